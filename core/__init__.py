@@ -1,0 +1,1 @@
+"""Words every other folder uses: ids, roles, handles, errors, configuration. No ray, no vllm, no torch, no I/O."""

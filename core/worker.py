@@ -1,0 +1,66 @@
+"""What a worker is to everybody else: a role, a state, an address, facts that stay and a load that changes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from core.ids import Epoch, WorkerId
+
+
+class Role(StrEnum):
+    """Which pool a worker serves. A label: every engine is able to do both."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+class WorkerState(StrEnum):
+    """Where a worker is in its life; see ``cluster.lifecycle`` for the arrows between these."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+class EngineFacts(msgspec.Struct, frozen=True):
+    """What an engine knows about itself once loaded; constant until it stops."""
+
+    block_size_tokens: int
+    num_blocks: int
+    """Blocks that requests can use (vLLM's reserved null block is not counted)."""
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+
+
+class WorkerLoad(msgspec.Struct, frozen=True):
+    """A worker's load at one moment. Old the moment it is sent: a router adds its own dispatches to it."""
+
+    running: int = 0
+    waiting: int = 0
+    free_blocks: int = 0
+    num_blocks: int = 0
+    leased_blocks: int = 0
+    """Blocks of finished prefills kept for a decode worker that has not read them yet; part of the used ones."""
+
+    @property
+    def used_fraction(self) -> float:
+        """Share of KV blocks in use, 0 to 1; 0 when nothing is known."""
+        return 1.0 - self.free_blocks / self.num_blocks if self.num_blocks else 0.0
+
+
+class WorkerCard(msgspec.Struct, frozen=True):
+    """All a router needs to reach a worker. Published by the controller."""
+
+    worker: WorkerId
+    epoch: Epoch
+    role: Role
+    state: WorkerState
+    address: str
+    """``tcp://host:port`` of the worker's channel."""
+    public_key: str
+    """The worker's CURVE public key (Z85, 40 characters)."""
+    facts: EngineFacts

@@ -1,0 +1,113 @@
+"""The engine interface: the shape of vLLM's ``EngineCoreClient``, plus the two things a cluster needs (leases, KV events)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from core.ids import LegId
+from core.worker import EngineFacts
+
+if TYPE_CHECKING:
+    from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
+
+Progress = Callable[[str], None]
+"""Called with a few words each time a slow start enters its next phase ("loading weights")."""
+
+
+class EngineStats(msgspec.Struct, frozen=True):
+    """An engine's newest own statistics. All zero before the first step."""
+
+    running: int = 0
+    waiting: int = 0
+    free_blocks: int = 0
+    num_blocks: int = 0
+    computed_prompt_tokens: int = 0
+    """Prompt tokens this engine has computed itself since its start (neither cached nor pulled)."""
+    received_bytes: int = 0
+    """KV bytes pulled from other engines since the start."""
+
+
+class Transfer(msgspec.Struct, frozen=True):
+    """One finished KV pull, told by the engine that pulled."""
+
+    leg: LegId
+    transfer_bytes: int
+    transfer_s: float
+
+
+class StepReport(msgspec.Struct, frozen=True):
+    """What one engine step told beside its tokens."""
+
+    stats: EngineStats
+    transfers: Sequence[Transfer] = ()
+    """KV pulls that finished in this step, on the pulling engine."""
+    released: Sequence[LegId] = ()
+    """Legs whose kept blocks were freed in this step (read, released or expired), on the engine that kept them."""
+    expired: Sequence[LegId] = ()
+    """The part of ``released`` that no reader came for in time."""
+
+
+class KVEventMessage(msgspec.Struct, frozen=True):
+    """One batch of block stored / removed / cleared events, as vLLM's publisher encodes it."""
+
+    sequence: int
+    """Grows by one per message of one engine life; a hole means events were missed."""
+    payload: bytes
+    """msgpack of ``vllm.distributed.kv_events.KVEventBatch``."""
+
+
+class Engine(ABC):
+    """An engine core that computes tokens for requests, step by step.
+
+    Order of calls: ``start`` once, then any of the others from one event loop, ``shutdown`` once. After ``shutdown`` or
+    after ``EngineFailedError`` from ``step`` nothing else may be called but ``shutdown``.
+    """
+
+    @abstractmethod
+    async def start(self, progress: Progress) -> EngineFacts:
+        """Loads the model. Takes seconds to minutes; ``progress`` says what it is at. Raises EngineFailedError."""
+
+    @abstractmethod
+    async def add(self, request: EngineCoreRequest) -> None:
+        """Queues a request; its outputs come from ``step`` under its request id.
+
+        ``sampling_params.extra_args["kv_transfer_params"]`` with ``do_remote_decode`` asks that the finished prompt's
+        blocks be kept under a lease (the last output carries the handle's parameters); with ``do_remote_prefill`` it
+        holds such parameters and the engine pulls the blocks before computing. Unknown ids are never an error later.
+        """
+
+    @abstractmethod
+    async def abort(self, legs: Sequence[LegId]) -> None:
+        """Ends requests at once and frees their blocks. No output follows. Unknown and finished ids are ignored."""
+
+    @abstractmethod
+    async def release(self, legs: Sequence[LegId]) -> None:
+        """Ends the leases of finished prefills nobody will read; frees their blocks at once. Unknown ids are ignored."""
+
+    @abstractmethod
+    async def step(self) -> tuple[EngineCoreOutputs, StepReport]:
+        """Waits for the next step with anything to say. Its outputs may be empty. Cancelling it loses nothing.
+
+        Raises EngineFailedError when the engine died; every request it had is lost then.
+        """
+
+    @abstractmethod
+    async def kv_events(self) -> KVEventMessage:
+        """Waits for the next KV event message. Cancelling it loses nothing. Never returns where events are off."""
+
+    @abstractmethod
+    async def utility(self, method: str, *args: Any) -> Any:
+        """Calls one of the engine core's own utilities, e.g. ``reset_prefix_cache``. Raises EngineFailedError."""
+
+    @property
+    @abstractmethod
+    def stats(self) -> EngineStats:
+        """The newest statistics; does not wait."""
+
+    @abstractmethod
+    async def shutdown(self) -> None:
+        """Stops the engine and everything it started; frees its memory. Idempotent."""
