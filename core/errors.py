@@ -1,11 +1,11 @@
 """Every error Baton raises on purpose, branched by what the caller can do next.
 
-    BatonError
-    |- ConfigError          mend the configuration; says which field and how
-    |- NotReadyError        wait ``retry_after_s`` and try again
-    |- WorkerRefusedError   try another worker
-    |- WorkerLostError      the worker is gone; what it was doing may be tried elsewhere
-    `- EngineFailedError    the engine could not do this request; do not repeat it blindly
+BatonError
+|- ConfigError          mend the configuration; says which field and how
+|- NotReadyError        wait ``retry_after_s`` and try again
+|- WorkerRefusedError   try another worker
+|- WorkerLostError      the worker is gone; what it was doing may be tried elsewhere
+`- EngineFailedError    the engine could not do this request; do not repeat it blindly
 """
 
 from __future__ import annotations

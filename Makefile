@@ -1,0 +1,47 @@
+# Everything a developer does, and the whole of what CI does. Each target sets up what it needs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+LOCK   ?= cpu
+BIN    := .venv/bin
+# Where uv looks for torch's CPU build: where pip has been told to find wheels, else PyTorch's index.
+TORCH_CPU ?= $(or $(PIP_FIND_LINKS),https://download.pytorch.org/whl/cpu/torch/)
+COMPILE := $(BIN)/uv pip compile --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit check format bench lock clean
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Make .venv from the lock (LOCK=gpu for NVIDIA GPUs); does nothing when it is up to date
+	@test -n "$(PYTHON)" || { echo "No Python found. Install Python 3.11, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) deploy/setup_venv.py requirements/$(LOCK).lock
+
+demo: setup ## Serve the demo model on one prefill and one decode worker, here (ONCE=1 stops after one answer; MODEL=directory or hub name)
+	@$(BIN)/baton demo $(if $(ONCE),--once) $(if $(MODEL),--model "$(MODEL)")
+
+test: setup ## Run every test
+	@$(BIN)/python -m pytest
+
+test-unit: setup ## Run the tests that need neither Ray nor vLLM engines: seconds
+	@$(BIN)/python -m pytest tests/unit
+
+check: setup ## Lint, formatting, types and the direction of imports
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## Mend what ruff can mend
+	@$(BIN)/ruff check --fix-only --quiet
+	@$(BIN)/ruff format
+
+bench: setup ## Measure against a plain vLLM server, side by side; writes docs/benchmarks.md
+	@$(BIN)/python -m tests.bench
+
+lock: setup ## Resolve both locks anew, each for Linux on x86_64 and Python 3.11
+	$(COMPILE) requirements/cpu.in --override requirements/overrides.txt --find-links "$(TORCH_CPU)" -o requirements/cpu.lock
+	$(COMPILE) requirements/gpu.in -o requirements/gpu.lock
+
+clean: ## Remove .venv and everything tools have left here
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

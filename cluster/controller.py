@@ -1,0 +1,255 @@
+"""The controller: one loop that keeps the pools as the configuration wants them and tells the routers who is there.
+
+A Serve deployment of one replica, so Serve restarts it; the workers outlive it and are adopted again. Routers go on with what
+they know meanwhile. ``run()`` is the loop around ``step()``; what to do is decided in ``lifecycle`` and ``membership``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from typing import Any
+
+import ray
+from ray import serve
+
+from cluster.actor import BuildRuntime
+from cluster.channel import ChannelKeys
+from cluster.lifecycle import Beat, Died, DrainAsked, EngineLoaded, Event, Kill, Limits, PhaseEntered, TimePassed, WorkerRecord
+from cluster.membership import Create, Drain, Members, Membership, reconcile
+from cluster.placement import Placement
+from cluster.spec import WorkerReport, WorkerSpec, spec_hash
+from core.config import BatonConfig
+from core.ids import Epoch, WorkerId
+from core.worker import Role, WorkerState
+
+log = logging.getLogger(__name__)
+
+_STEP_S = 0.25
+_BEAT_TIMEOUT_S = 5.0
+_LONG_POLL_S = 10.0
+
+
+class Controller:
+    """``config`` is the validated ``args`` as plain data; ``build`` composes a worker inside its actor."""
+
+    def __init__(self, config: dict[str, Any], build: BuildRuntime) -> None:
+        self._config = BatonConfig.model_validate(config)
+        self._app = _app_name()
+        self._placement = Placement(self._app, build)
+        self._members = Members()
+        self._reports: dict[WorkerId, WorkerReport] = {}
+        self._hashes = {role: spec_hash(self._config, role) for role in Role}
+        self._wanted = {role: self._config.pool(role).count for role in Role}
+        self._router_keys = ChannelKeys.make()
+        self._last_epoch = int(time.time())
+        self._delayed: set[asyncio.Task[None]] = set()
+        self._waiting_creates: dict[Role, int] = dict.fromkeys(Role, 0)
+        self._changed = asyncio.Condition()
+        self._told_version = -1
+        self._loop_task: asyncio.Task[None] = asyncio.get_running_loop().create_task(self.run())
+
+    # -- asked by routers and people -----------------------------------------------------------------------------------
+
+    async def membership(self, known_version: int) -> Membership | None:
+        """The workers, once they differ from ``known_version``; None when nothing changed for some seconds. Ask again."""
+        async with self._changed:
+            try:
+                await asyncio.wait_for(self._changed.wait_for(lambda: self._members.version > known_version), _LONG_POLL_S)
+            except TimeoutError:
+                return None
+            return Membership(self._members.version, self._members.cards(), self._router_keys)
+
+    async def status(self) -> dict[str, Any]:
+        """Pools and workers as plain data, for ``baton status``."""
+        now = time.time()
+        workers = [self._describe(record, now) for record in self._members]
+        return {"app": self._app, "model": self._config.served_name, "wanted": {str(r): n for r, n in self._wanted.items()}, "workers": workers}
+
+    async def drain(self, worker: str) -> bool:
+        """Takes a worker out of service once it is idle; a new one takes its place. False when there is no such worker."""
+        if WorkerId(worker) not in self._members:
+            return False
+        await self._apply(WorkerId(worker), DrainAsked())
+        return True
+
+    async def stop_workers(self) -> None:
+        """Ends every worker, now. The application is being taken down."""
+        self._wanted = dict.fromkeys(Role, 0)
+        self._loop_task.cancel()
+        for task in self._delayed:
+            task.cancel()
+        await asyncio.gather(*(self._placement.remove(r.worker) for r in self._members))
+
+    async def check_health(self) -> None:
+        """Called by Serve: a controller whose loop has ended is no controller."""
+        if self._loop_task.done() and not self._loop_task.cancelled():
+            raise RuntimeError(f"the controller's loop ended: {self._loop_task.exception()}")
+
+    async def __del__(self) -> None:
+        # Serve calls this on a graceful stop. A redeploy or a moved replica leaves the workers alone; a deleted
+        # application must not leave them behind.
+        if _app_is_going(self._app):
+            await self.stop_workers()
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Adopts what is there, then steps for ever."""
+        for spec in await self._placement.find():
+            self._adopt(spec)
+        while True:
+            started = time.monotonic()
+            try:
+                await self.step()
+            except Exception:
+                log.exception("controller: a step failed; trying again")
+            await asyncio.sleep(max(0.0, _STEP_S - (time.monotonic() - started)))
+
+    async def step(self) -> None:
+        """Hears every worker, then creates and drains what reconciling asks for, then tells the routers."""
+        await asyncio.gather(*(self._hear(record) for record in self._members))
+        for action in reconcile(self._members, self._still_wanted(), self._hashes):
+            if isinstance(action, Create):
+                self._create_later(action)
+            elif isinstance(action, Drain):
+                await self._apply(action.worker, DrainAsked())
+        self._forget_replaced()
+        if self._told_version != self._members.version:
+            async with self._changed:
+                self._told_version = self._members.version
+                self._changed.notify_all()
+
+    def _still_wanted(self) -> dict[Role, int]:
+        return {role: count - self._waiting_creates[role] for role, count in self._wanted.items()}
+
+    def _adopt(self, spec: WorkerSpec) -> None:
+        self._router_keys = spec.router_keys  # all workers of an application share them
+        self._last_epoch = max(self._last_epoch, spec.epoch)
+        now = time.time()
+        self._members.enter(WorkerRecord(spec.worker, spec.role, spec.epoch, spec.spec_hash, now, heard_at_s=now, restarts=spec.restarts))
+        log.info("controller: adopted %s", spec.worker)
+
+    async def _hear(self, record: WorkerRecord) -> None:
+        if record.state is WorkerState.GONE:
+            return
+        try:
+            report = await self._placement.beat(record.worker, _BEAT_TIMEOUT_S)
+        except ray.exceptions.RayActorError as error:
+            await self._apply(record.worker, Died(_first_line(error)))
+            return
+        if report is not None:
+            self._reports[record.worker] = report
+            for event in self._events(record, report):
+                await self._apply(record.worker, event)
+        await self._apply(record.worker, TimePassed())
+
+    def _events(self, record: WorkerRecord, report: WorkerReport) -> list[Event]:
+        if report.failed is not None:
+            return [Died(report.failed)]
+        if report.card is None:
+            return [PhaseEntered(report.phase)]
+        events: list[Event] = [EngineLoaded(report.card)] if record.state is WorkerState.STARTING else []
+        if report.stuck_s < self._config.router.worker_timeout_s:
+            events.append(Beat(report.load, report.idle))
+        return events
+
+    async def _apply(self, worker: WorkerId, event: Event) -> None:
+        record = self._members.get(worker)
+        if record is None:
+            return
+        limits = Limits(self._config.pool(record.role).start_timeout_s, self._config.router.worker_timeout_s)
+        for instruction in self._members.apply(worker, event, time.time(), limits):
+            if isinstance(instruction, Kill):
+                log.warning("controller: %s is gone: %s", worker, self._members.get(worker).phase)  # type: ignore[union-attr]
+                self._spawn(self._placement.remove(worker))
+            else:
+                await self._placement.drain(worker)
+
+    def _create_later(self, action: Create) -> None:
+        self._waiting_creates[action.role] += 1
+        self._consume_dead(action.role)
+        self._spawn(self._create(action))
+
+    def _consume_dead(self, role: Role) -> None:
+        """One dead record is being replaced: it must not be counted as the cause of a second replacement."""
+        dead = [r for r in self._members if r.role is role and r.state is WorkerState.GONE]
+        if dead:
+            self._members.remove(dead[0].worker)
+            self._reports.pop(dead[0].worker, None)
+
+    async def _create(self, action: Create) -> None:
+        try:
+            if action.after_s:
+                log.warning("controller: a %s worker died %d times; next try in %.0f s", action.role, action.restarts, action.after_s)
+                await asyncio.sleep(action.after_s)
+            self._last_epoch += 1
+            spec = WorkerSpec(
+                app=self._app,
+                worker=WorkerId(f"{action.role}-{secrets.token_hex(3)}"),
+                role=action.role,
+                epoch=Epoch(self._last_epoch),
+                spec_hash=self._hashes[action.role],
+                config=self._config.model_dump(mode="json"),
+                worker_keys=ChannelKeys.make(),
+                router_keys=self._router_keys,
+                restarts=action.restarts,
+            )
+            now = time.time()
+            self._members.enter(
+                WorkerRecord(spec.worker, spec.role, spec.epoch, spec.spec_hash, now, heard_at_s=now, restarts=action.restarts)
+            )
+            await self._placement.create(spec, self._config.pool(action.role), self._config.engine.env)
+        finally:
+            self._waiting_creates[action.role] -= 1
+
+    def _forget_replaced(self) -> None:
+        """Gone workers nobody waits for: drained and stopped ones."""
+        for record in self._members:
+            if record.state is WorkerState.GONE and record.phase in ("drained", "stopped", "stopped before it was ready"):
+                self._members.remove(record.worker)
+                self._reports.pop(record.worker, None)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._delayed.add(task)
+        task.add_done_callback(self._delayed.discard)
+
+    def _describe(self, record: WorkerRecord, now: float) -> dict[str, Any]:
+        report = self._reports.get(record.worker, WorkerReport(record.phase))
+        return {
+            "worker": record.worker,
+            "role": str(record.role),
+            "state": str(record.state),
+            "phase": record.phase,
+            "epoch": record.epoch,
+            "age_s": round(now - record.created_at_s, 1),
+            "ready_after_s": record.ready_after_s and round(record.ready_after_s, 1),
+            "restarts": record.restarts,
+            "address": record.card.address if record.card else None,
+            "node": report.node,
+            "pid": report.pid,
+            "running": report.load.running,
+            "waiting": report.load.waiting,
+            "free_blocks": report.load.free_blocks,
+            "num_blocks": report.load.num_blocks,
+            "leased_blocks": report.load.leased_blocks,
+            "received_bytes": report.received_bytes,
+            "computed_prompt_tokens": report.computed_prompt_tokens,
+        }
+
+
+def _app_name() -> str:
+    return str(serve.get_replica_context().app_name)
+
+
+def _app_is_going(app: str) -> bool:
+    """Whether Serve is deleting the application (or does not know it any more), as against restarting the controller."""
+    status = serve.status().applications.get(app)
+    return status is None or str(status.status).endswith("DELETING")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,133 @@
+"""What routers and workers say to each other: msgpack structs, one per sentence, told apart by their tag.
+
+On the wire a message is one multipart: the struct first, then, where the sentence carries an engine request or engine
+outputs, the frames of those (``engine.vllm_codec``). Nothing here is ever pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from core.handle import KVHandle
+from core.ids import Epoch, LegId, WorkerId
+from core.worker import WorkerLoad
+from engine.base import Transfer
+
+
+class LegKind(StrEnum):
+    """Which part of a request a worker is asked to do."""
+
+    PREFILL = "prefill"
+    """Compute the prompt, sample one token, keep the KV for a decode worker."""
+    DECODE = "decode"
+    """Pull the KV a handle names (or compute what cannot be had), then generate to the end."""
+    WHOLE = "whole"
+    """Both, here."""
+
+
+class AddLeg(msgspec.Struct, frozen=True, tag="add"):
+    """Router: do this leg. Followed by the frames of the request, always as the client sent it."""
+
+    leg: LegId
+    epoch: Epoch
+    kind: LegKind
+    emitted: list[int] = []
+    """DECODE: output tokens the client has already; generation goes on behind them."""
+    first_token_counts: bool = True
+    """PREFILL: the sampled token goes to the client, so it is sampled as asked; otherwise it is thrown away."""
+    handle: KVHandle | None = None
+    """DECODE: where the prompt's KV is; None computes it here."""
+
+
+class AbortLegs(msgspec.Struct, frozen=True, tag="abort"):
+    """Router: stop these legs and free what they hold, kept KV included."""
+
+    legs: list[LegId]
+
+
+class Call(msgspec.Struct, frozen=True, tag="call"):
+    """Router: call an engine utility; answered by one ``Answer``."""
+
+    number: int
+    method: str
+    args: list[Any] = []
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """Router: I am here. Sent on connecting and at every beat; its identity is the ZMQ routing id."""
+
+
+class StepOutputs(msgspec.Struct, frozen=True, tag="outputs"):
+    """Worker: one engine step's outputs for this router. Followed by the frames of ``EngineCoreOutputs``."""
+
+    epoch: Epoch
+    load: WorkerLoad
+    handles: dict[LegId, KVHandle] = {}
+    """For prefill legs that finished in this step and whose KV is kept."""
+    transfers: Sequence[Transfer] = ()
+    """KV pulls of this router's legs that finished since its last outputs."""
+    scheduled: dict[LegId, float] = {}
+    """Seconds a leg waited in the engine's queue, told once, with its first output."""
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """Worker: I cannot take this leg now. Nothing of it was kept."""
+
+    leg: LegId
+    epoch: Epoch
+    reason: str
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """Worker: these legs ended by an engine failure; no more of them will come."""
+
+    epoch: Epoch
+    legs: list[LegId]
+    reason: str
+
+
+class Answer(msgspec.Struct, frozen=True, tag="answer"):
+    """Worker: the result of a ``Call``."""
+
+    number: int
+    value: Any = None
+    error: str | None = None
+
+
+class Pulse(msgspec.Struct, frozen=True, tag="pulse"):
+    """Worker: I am alive and this is my load."""
+
+    epoch: Epoch
+    load: WorkerLoad
+
+
+FromRouter = AddLeg | AbortLegs | Call | Hello
+FromWorker = StepOutputs | Refused | Failed | Answer | Pulse
+
+_encoder = msgspec.msgpack.Encoder()
+_from_router: msgspec.msgpack.Decoder[FromRouter] = msgspec.msgpack.Decoder(FromRouter)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+
+
+def encode(message: FromRouter | FromWorker) -> bytes:
+    """The struct's frame."""
+    return _encoder.encode(message)
+
+
+def decode_from_router(frame: bytes) -> FromRouter:
+    """Raises msgspec.DecodeError or msgspec.ValidationError on anything else."""
+    return _from_router.decode(frame)
+
+
+def decode_from_worker(frame: bytes) -> FromWorker:
+    """Raises msgspec.DecodeError or msgspec.ValidationError on anything else."""
+    return _from_worker.decode(frame)
+
+
+def worker_mismatch(epoch: Epoch, mine: Epoch, worker: WorkerId) -> str | None:
+    """Why a worker must not take something meant for another life of it, or None."""
+    return None if epoch == mine else f"{worker} is in epoch {mine}, not {epoch}"

@@ -1,0 +1,98 @@
+"""Where workers run: one placement group and one named, detached actor each, made and unmade through Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from cluster.actor import BuildRuntime, WorkerActor
+from cluster.spec import WorkerReport, WorkerSpec
+from core.config import PoolConfig
+from core.ids import WorkerId
+
+log = logging.getLogger(__name__)
+
+NAMESPACE = "baton"
+_STOP_S = 15.0
+
+
+class Placement:
+    """The workers of one application that this process has handles of. Slow calls never block the caller's loop."""
+
+    def __init__(self, app: str, build: BuildRuntime) -> None:
+        self._app = app
+        self._build = build
+        self._actors: dict[WorkerId, Any] = {}
+
+    def _name(self, worker: WorkerId) -> str:
+        return f"{self._app}/{worker}"
+
+    async def create(self, spec: WorkerSpec, pool: PoolConfig, env: Mapping[str, str]) -> None:
+        """Asks Ray for a worker. Returns when asked, not when it runs: on a full cluster it waits for a node."""
+        bundle = {"CPU": pool.num_cpus, "GPU": pool.num_gpus, **pool.resources}
+        bundle = {name: amount for name, amount in bundle.items() if amount}
+        group = placement_group([bundle or {"CPU": 0.001}], strategy="STRICT_PACK", name=self._name(spec.worker), lifetime="detached")
+        actor = ray.remote(WorkerActor).options(
+            name=self._name(spec.worker),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus,
+            resources=pool.resources or None,
+            max_concurrency=8,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group),
+            runtime_env={"env_vars": dict(env)},
+        )
+        self._actors[spec.worker] = actor.remote(spec, self._build)
+
+    async def find(self) -> list[WorkerSpec]:
+        """The specs of all living workers of this application, whoever created them, and takes charge of them."""
+        names = [entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True) if entry["namespace"] == NAMESPACE]
+        specs: list[WorkerSpec] = []
+        for name in names:
+            if not name.startswith(f"{self._app}/"):
+                continue
+            try:
+                actor = ray.get_actor(name, namespace=NAMESPACE)
+                spec: WorkerSpec = await asyncio.wait_for(actor.spec.remote(), 10.0)
+            except (ValueError, ray.exceptions.RayError, TimeoutError) as error:
+                log.warning("worker %s does not answer (%s); leaving it to end itself", name, error)
+                continue
+            self._actors[spec.worker] = actor
+            specs.append(spec)
+        return specs
+
+    async def beat(self, worker: WorkerId, timeout_s: float) -> WorkerReport | None:
+        """A worker's report; None when it did not answer in time. Raises ray.exceptions.RayActorError when it is dead."""
+        try:
+            report: WorkerReport = await asyncio.wait_for(self._actors[worker].beat.remote(), timeout_s)
+        except TimeoutError:
+            return None
+        return report
+
+    async def drain(self, worker: WorkerId) -> None:
+        """Tells a worker to take no new legs."""
+        try:
+            await self._actors[worker].drain.remote()
+        except ray.exceptions.RayError as error:
+            log.info("worker %s could not be told to drain: %s", worker, error)
+
+    async def remove(self, worker: WorkerId) -> None:
+        """Ends a worker, gently first, and gives its place back. Works for dead ones too."""
+        actor = self._actors.pop(worker, None)
+        if actor is not None:
+            try:
+                await asyncio.wait_for(actor.stop.remote(), _STOP_S)
+            except (ray.exceptions.RayError, TimeoutError) as error:
+                log.info("worker %s did not stop by itself: %s", worker, type(error).__name__)
+            ray.kill(actor)
+        try:
+            remove_placement_group(ray.util.get_placement_group(self._name(worker)))
+        except ValueError:
+            pass  # gone already: its node died, or a former controller removed it

@@ -1,0 +1,58 @@
+"""What a worker is made from, and what it tells of itself. Both cross Ray between the controller and the worker's actor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import msgspec
+
+from cluster.channel import ChannelKeys
+from core.config import BatonConfig
+from core.ids import Epoch, WorkerId
+from core.worker import Role, WorkerCard, WorkerLoad
+
+
+class WorkerSpec(msgspec.Struct, frozen=True):
+    """Everything a worker needs to start, on whichever node Ray puts it. Holds secrets: never log it whole."""
+
+    app: str
+    worker: WorkerId
+    role: Role
+    epoch: Epoch
+    spec_hash: str
+    config: dict[str, Any]
+    """The validated configuration, as plain data."""
+    worker_keys: ChannelKeys
+    router_keys: ChannelKeys
+    restarts: int = 0
+
+    def __repr__(self) -> str:
+        return f"WorkerSpec({self.worker}, epoch {self.epoch})"
+
+
+class WorkerReport(msgspec.Struct, frozen=True):
+    """A worker's answer to a beat."""
+
+    phase: str
+    failed: str | None = None
+    """Why it will not serve (any more); the controller replaces it."""
+    card: WorkerCard | None = None
+    """Once the engine is loaded."""
+    load: WorkerLoad = WorkerLoad()
+    idle: bool = True
+    stuck_s: float = 0.0
+    """How long its loop has not run; more than a few seconds and it is as good as dead."""
+    pid: int = 0
+    node: str = ""
+    received_bytes: int = 0
+    computed_prompt_tokens: int = 0
+
+
+def spec_hash(config: BatonConfig, role: Role) -> str:
+    """Names a pool's configuration: workers with another hash are replaced. Counts, policy and the like do not matter to it."""
+    pool = config.pool(role).model_dump(exclude={"count", "start_timeout_s"})
+    shared = config.model_dump(include={"model", "engine", "kv_transfer", "host"})
+    text = json.dumps([pool, shared], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

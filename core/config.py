@@ -1,0 +1,222 @@
+"""The schema of ``args`` in a Baton application's YAML: what every key means, and the rules that hold between keys.
+
+Nothing here reads a file or imports an engine; ``deploy.check_config`` adds the line numbers. Wrong values are refused when
+the object is made, with a message that says the rule and what to write instead.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from core.arguments import EngineArgs, Environment, PoolEngineArgs, ServerArgs
+from core.worker import Role
+
+DEMO_MODEL = "demo"
+"""The model name that stands for the small one Baton builds itself, without any download."""
+
+
+class _Section(BaseModel):
+    # Frozen: routers, workers and the controller hold the same object, each in its own process; a change in one would lie.
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, given: Any) -> Any:
+        """A section whose every line is commented out reads as null in YAML, and means the defaults."""
+        return {} if given is None else given
+
+
+class EngineConfig(_Section):
+    """What every engine of both pools shares."""
+
+    kind: Literal["vllm", "simulated"] = "vllm"
+    """``vllm`` computes. ``simulated`` only keeps time: for tests, and for planning without hardware."""
+    args: EngineArgs = Field(default_factory=dict)
+    """vLLM engine arguments by the names of its command-line flags, for both pools. A pool's ``engine_args`` override them."""
+    env: Environment = Field(default_factory=dict)
+    """Environment variables of every worker process, set before vLLM is imported."""
+    simulated: dict[str, Any] = Field(default_factory=dict)
+    """Options of the simulated engine; see ``engine/sim_config.py``. Only with ``kind: simulated``."""
+
+    @field_validator("simulated")
+    @classmethod
+    def _has_a_simulated_engine(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if options and info.data.get("kind", "simulated") != "simulated":
+            raise ValueError("these options are for the simulated engine only; remove them, or set `kind: simulated`")
+        return options
+
+
+class PoolConfig(_Section):
+    """One pool of equal workers. Numbers of resources are per worker."""
+
+    count: int = Field(default=1, ge=1)
+    """Workers in the pool."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs that one engine's weights are split over."""
+    num_cpus: float = Field(default=1.0, ge=0)
+    """CPUs that Ray sets aside for a worker. It does not limit what the worker uses."""
+    num_gpus: float = Field(default=0.0, ge=0)
+    """GPUs of a worker: 0 for the CPU, else as many as ``tensor_parallel_size``, or a fraction for workers that share one."""
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Custom Ray resources of a worker, e.g. ``{"accelerator_type:H100": 0.01}``: how a pool is tied to a kind of node."""
+    engine_args: PoolEngineArgs = Field(default_factory=dict)
+    """vLLM engine arguments of this pool only; they win over ``engine.args``."""
+    start_timeout_s: float = Field(default=600.0, gt=0)
+    """A worker that has not loaded its model by then is given up and replaced."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether workers compute on the CPU, going by what they ask of Ray."""
+        return self.num_gpus == 0
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _one_gpu_per_rank(cls, gpus: float, info: ValidationInfo) -> float:
+        ranks = info.data.get("tensor_parallel_size")
+        if ranks is None or gpus == ranks or (ranks == 1 and gpus < 1):
+            return gpus
+        raise ValueError(
+            f"`num_gpus` is per worker and has to equal `tensor_parallel_size` ({ranks}), or be 0 or a fraction beside a size of 1; "
+            f"it is {gpus:g}. For more workers raise `count`"
+        )
+
+
+class KVTransferConfig(_Section):
+    """How a computed KV cache gets from a prefill to a decode worker."""
+
+    backend: Literal["nixl", "simulated"] = "nixl"
+    """``nixl`` moves memory between vLLM engines; ``simulated`` goes with simulated engines."""
+    lease_s: float = Field(default=10.0, ge=1)
+    """How long a prefill worker keeps a finished prompt's blocks for a decode worker that has said nothing. Too short and a
+    busy decode worker finds them gone and computes the prompt again; too long and they are missing for new prompts."""
+    progress_thread_rest_us: int | None = Field(default=None, ge=0)
+    """Pause between two polls of NIXL's progress thread. Without one it burns a core per engine; with one a transfer starts
+    that much later. Unset: 100 on the CPU, 0 on GPU nodes, which have cores to spare."""
+    buffer_device: Literal["cpu", "cuda"] | None = None
+    """Where transfer buffers live. Unset: where the KV cache is."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The back-end's own options; for ``nixl``, vLLM's ``kv_connector_extra_config``."""
+
+    def rest_us(self, on_cpu: bool) -> int:
+        """The progress thread's pause on a worker that computes on the CPU, or does not."""
+        if self.progress_thread_rest_us is not None:
+            return self.progress_thread_rest_us
+        return 100 if on_cpu else 0
+
+    def device(self, on_cpu: bool) -> str:
+        """The buffer device of a worker that computes on the CPU, or does not."""
+        return self.buffer_device or ("cpu" if on_cpu else "cuda")
+
+
+class RouterConfig(_Section):
+    """The routers: vLLM's OpenAI server, and the choice of workers behind it."""
+
+    replicas: int = Field(default=1, ge=1)
+    """Router replicas. One serves hundreds of streams; a second one is for when a node dies."""
+    num_cpus: float = Field(default=1.0, ge=0)
+    """CPUs that Ray sets aside for a replica."""
+    policy: Literal["random", "round_robin", "least_outstanding_tokens"] = "least_outstanding_tokens"
+    """How a worker is chosen among those that are ready."""
+    max_ongoing_requests: int = Field(default=10_000, ge=1)
+    """Requests a replica holds at once; those beyond wait in Ray Serve, unseen by the balancer."""
+    server_args: ServerArgs = Field(default_factory=dict)
+    """Arguments of vLLM's OpenAI server by the names of its flags, e.g. ``enable_auto_tool_choice: true``."""
+    heartbeat_s: float = Field(default=1.0, gt=0)
+    """A worker with nothing to say says that at least this often."""
+    worker_timeout_s: float = Field(default=10.0, gt=0)
+    """A worker silent for so long is taken for lost, and its requests fail or move."""
+    retry_after_s: float = Field(default=5.0, gt=0)
+    """What a refused client is told to wait."""
+
+    @field_validator("worker_timeout_s")
+    @classmethod
+    def _outlives_lost_heartbeats(cls, timeout_s: float, info: ValidationInfo) -> float:
+        heartbeat_s = info.data.get("heartbeat_s")
+        if heartbeat_s is not None and timeout_s < 3 * heartbeat_s:
+            raise ValueError(f"has to be at least three heartbeats, {3 * heartbeat_s:g} s, or one late heartbeat loses a worker")
+        return timeout_s
+
+
+class Objectives(_Section):
+    """What a client is promised. Unset: as fast as it goes."""
+
+    ttft_s: float | None = Field(default=None, gt=0)
+    """Time to the first token."""
+    tpot_s: float | None = Field(default=None, gt=0)
+    """Time per output token after the first, the mean of one answer."""
+
+
+class BatonConfig(_Section):
+    """All of ``args``. Only ``model`` has to be there: the rest then serves it on one CPU worker per pool."""
+
+    model: str = Field(min_length=1)
+    """A model directory that every node sees, a hub name, or ``demo`` for the small random model Baton builds itself."""
+    served_model_name: str | None = Field(default=None, min_length=1)
+    """The name clients ask for. Unset: ``model`` as it is written."""
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+    """What every engine of both pools shares."""
+    prefill: PoolConfig = Field(default_factory=PoolConfig)
+    """The workers that compute prompts."""
+    decode: PoolConfig = Field(default_factory=PoolConfig)
+    """The workers that produce tokens."""
+    kv_transfer: KVTransferConfig = Field(default_factory=KVTransferConfig)
+    """How a KV cache gets from one to the other."""
+    router: RouterConfig = Field(default_factory=RouterConfig)
+    """What clients talk to."""
+    objectives: Objectives = Field(default_factory=Objectives)
+    """What they are promised."""
+    host: str | None = Field(default=None, min_length=1)
+    """The address that workers bind and others reach them at. Unset: the address Ray knows the node by. ``127.0.0.1`` keeps
+    a cluster of one machine to itself."""
+
+    @property
+    def served_name(self) -> str:
+        """The name clients ask for."""
+        return self.served_model_name or self.model
+
+    @property
+    def is_demo_model(self) -> bool:
+        """Whether the model is the one Baton builds, not one on disk or a hub."""
+        return self.model == DEMO_MODEL
+
+    def pool(self, role: Role) -> PoolConfig:
+        """The pool a worker with this role belongs to."""
+        return self.prefill if role is Role.PREFILL else self.decode
+
+    def engine_args(self, role: Role) -> dict[str, Any]:
+        """vLLM engine arguments of a pool: the shared ones, the pool's over them, and its tensor parallel size."""
+        pool = self.pool(role)
+        return {**self.engine.args, **pool.engine_args, "tensor_parallel_size": pool.tensor_parallel_size}
+
+    @field_validator("host")
+    @classmethod
+    def _can_be_reached(cls, host: str | None) -> str | None:
+        if host in {"0.0.0.0", "::"}:
+            raise ValueError("others are told this address, so it has to be one they can reach; leave it out to bind the node's own")
+        return host
+
+    @field_validator("kv_transfer")
+    @classmethod
+    def _backend_fits_engine(cls, transfer: KVTransferConfig, info: ValidationInfo) -> KVTransferConfig:
+        engine = info.data.get("engine")
+        if engine is not None and (engine.kind == "simulated") != (transfer.backend == "simulated"):
+            wanted = "simulated" if engine.kind == "simulated" else "nixl"
+            raise ValueError(f"`backend: {transfer.backend}` does not go with `kind: {engine.kind}` engines; set `backend: {wanted}`")
+        return transfer
+
+    @field_validator("decode")
+    @classmethod
+    def _pools_can_exchange(cls, decode: PoolConfig, info: ValidationInfo) -> PoolConfig:
+        prefill, engine = info.data.get("prefill"), info.data.get("engine")
+        if prefill is None or engine is None or engine.kind == "simulated":
+            return decode
+        if prefill.on_cpu != decode.on_cpu:
+            raise ValueError(
+                "a KV cache computed on the CPU cannot be used on a GPU, nor the reverse; give both pools `num_gpus`, or neither"
+            )
+        few, many = sorted((prefill.tensor_parallel_size, decode.tensor_parallel_size))
+        if many % few:
+            raise ValueError(f"one pool's `tensor_parallel_size` must be a multiple of the other's; they are {few} and {many}")
+        return decode

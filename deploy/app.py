@@ -1,0 +1,38 @@
+"""The composition root: what ``import_path: deploy.app:build`` of a Serve config names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from cluster.controller import Controller
+from core.config import BatonConfig
+from deploy.model import model_path
+from deploy.worker import build_worker
+from router.ingress import Router
+
+
+def build(args: dict[str, Any]) -> Application:
+    """The Serve application for ``args`` of the configuration: one controller, some routers. Raises pydantic's ValidationError.
+
+    The controller starts the workers; the routers can be asked at once and answer 503 until a worker is ready.
+    """
+    config = BatonConfig.model_validate(args)
+    plain = config.model_dump(mode="json")
+    controller = serve.deployment(
+        name="Controller",
+        num_replicas=1,
+        max_ongoing_requests=1000,
+        health_check_period_s=5,
+        ray_actor_options={"num_cpus": 0},
+    )(Controller).bind(plain, build_worker)
+    router = serve.deployment(
+        name="Router",
+        num_replicas=config.router.replicas,
+        max_ongoing_requests=config.router.max_ongoing_requests,
+        ray_actor_options={"num_cpus": config.router.num_cpus, "runtime_env": {"env_vars": dict(config.engine.env)}},
+    )(Router)
+    app: Application = router.bind(plain, model_path(config), controller)
+    return app

@@ -1,0 +1,49 @@
+"""The ``baton`` command. Each subcommand is a module ``cmd_*.py`` with ``add_parser``; what is slow to import waits until one runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from deploy import cmd_check_config, cmd_demo_model
+
+COMMANDS = [
+    cmd_check_config,
+    cmd_demo_model,
+]
+
+EXAMPLES = """\
+examples:
+  baton check-config deploy/config/cpu-demo.yaml    is this file right, and what does it ask for?
+  baton COMMAND --help                              more, with examples
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="baton",
+        description="Serves large language models on Ray, with prefill and decode on separate workers.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        return 130  # as shells have it: 128 + SIGINT
+    except BrokenPipeError:  # `baton status | head`
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

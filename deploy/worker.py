@@ -1,0 +1,60 @@
+"""Composes a worker from its parts. Called inside the worker's actor, on whichever node Ray put it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from cluster.channel import WorkerEnd
+from cluster.messages import LegKind
+from cluster.runtime import WorkerRuntime
+from cluster.spec import WorkerSpec
+from cluster.whole import WholeLegs
+from core.config import BatonConfig
+from core.worker import Role
+from decode_workers.decode import DecodeLegs
+from deploy.model import model_path
+from engine.base import Engine
+from kv_transfer.backend import TransferSettings, transfer_config
+from prefill_workers.prefill import PrefillLegs
+
+
+def build_worker(spec: WorkerSpec, node_address: str) -> WorkerRuntime:
+    """A worker that is ready to start. Every worker can do every kind of leg: its role is only a label."""
+    config = BatonConfig.model_validate(spec.config)
+    host = config.host or node_address
+    prefill = PrefillLegs(spec.worker, spec.epoch, config.kv_transfer.lease_s, time.monotonic)
+    return WorkerRuntime(
+        worker=spec.worker,
+        epoch=spec.epoch,
+        engine=build_engine(config, spec.role, host),
+        end=WorkerEnd(host, spec.worker_keys, spec.router_keys.public, config.router.worker_timeout_s),
+        handlers={LegKind.PREFILL: prefill, LegKind.DECODE: DecodeLegs(), LegKind.WHOLE: WholeLegs()},
+        leases=prefill.leases,
+        pulse_s=config.router.heartbeat_s,
+        clock=time.monotonic,
+    )
+
+
+def build_engine(config: BatonConfig, role: Role, host: str) -> Engine:
+    """The engine of a worker with this role, not started."""
+    if config.engine.kind == "simulated":
+        from engine.sim_config import SimulatedEngineConfig
+        from engine.simulated import SimulatedEngine
+
+        options = {"host": host, "lease_s": config.kv_transfer.lease_s, **config.engine.simulated}
+        return SimulatedEngine(msgspec.convert(options, SimulatedEngineConfig))
+    from engine.vllm_engine import VllmEngine
+
+    pool, transfer = config.pool(role), config.kv_transfer
+    settings = TransferSettings(
+        lease_s=round(transfer.lease_s),
+        buffer_device=transfer.device(pool.on_cpu),
+        progress_thread_rest_us=transfer.rest_us(pool.on_cpu),
+        options=transfer.options,
+    )
+    arguments = {"model": str(model_path(config)), **config.engine_args(role)}
+    return VllmEngine(arguments, transfer_config(transfer.backend, settings), host, Path(tempfile.gettempdir()) / "baton")

@@ -1,0 +1,135 @@
+"""The simulated KV cache: a pool of equal blocks, some held by requests, some free but still holding a known prefix."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NewType
+
+import msgspec
+
+BlockHash = NewType("BlockHash", int)
+"""64 bits that name a full block's tokens and all tokens before them. The same in every process."""
+
+
+class BlocksStored(msgspec.Struct, frozen=True):
+    """Consecutive full blocks of one prompt can now be found by their hashes."""
+
+    hashes: Sequence[BlockHash]
+    parent: BlockHash | None
+    """Hash of the block before the first one; None where the prompt starts."""
+    token_ids: Sequence[int]
+    salt: str | None
+    """What the first block of a prompt is hashed with beside its tokens; None where ``parent`` is set."""
+
+
+class BlocksRemoved(msgspec.Struct, frozen=True):
+    """These blocks were given to somebody else."""
+
+    hashes: Sequence[BlockHash]
+
+
+class BlocksCleared(msgspec.Struct, frozen=True):
+    """Nothing can be found any more."""
+
+
+BlockEvent = BlocksStored | BlocksRemoved | BlocksCleared
+
+
+def hash_block(parent: BlockHash | None, token_ids: Sequence[int], salt: str | None) -> BlockHash:
+    """The hash of one full block; ``salt`` counts only without a ``parent``, as the chain carries it on."""
+    digest = hashlib.blake2b(array("I", token_ids).tobytes(), digest_size=8)
+    if parent is not None:
+        digest.update(parent.to_bytes(8, "big"))
+    elif salt is not None:
+        digest.update(salt.encode())
+    return BlockHash(int.from_bytes(digest.digest(), "big"))
+
+
+class BlockPool:
+    """Blocks by number. A block is held by at least one holder or free; a free one keeps its content until it is needed.
+
+    ``find`` and ``fits`` change nothing; what they say holds until the next call of another method.
+    """
+
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self._holders = [0] * num_blocks
+        # First out first: blocks without a known content, then those that were not needed for longest.
+        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))
+        self._hash_of: dict[int, BlockHash] = {}
+        self._block_of: dict[BlockHash, int] = {}
+        self._events: list[BlockEvent] = []
+
+    @property
+    def free_blocks(self) -> int:
+        return len(self._free)
+
+    def find(self, hashes: Sequence[BlockHash]) -> list[int]:
+        """The blocks of the longest known beginning of ``hashes``."""
+        found: list[int] = []
+        for block_hash in hashes:
+            block = self._block_of.get(block_hash)
+            if block is None:
+                break
+            found.append(block)
+        return found
+
+    def fits(self, found: Sequence[int], new: int) -> bool:
+        """Whether ``found`` blocks can be held and ``new`` ones taken at the same time."""
+        return new + sum(1 for block in found if not self._holders[block]) <= len(self._free)
+
+    def hold(self, found: Sequence[int]) -> None:
+        """Adds a holder to blocks with known content."""
+        for block in found:
+            self._free.pop(block, None)
+            self._holders[block] += 1
+
+    def take(self, count: int) -> list[int] | None:
+        """Gives ``count`` free blocks to a new holder and forgets their content; None, and no change, where there are fewer."""
+        if count > len(self._free):
+            return None
+        taken = [self._free.popitem(last=False)[0] for _ in range(count)]
+        removed: list[BlockHash] = []
+        for block in taken:
+            self._holders[block] = 1
+            block_hash = self._hash_of.pop(block, None)
+            if block_hash is not None:
+                del self._block_of[block_hash]
+                removed.append(block_hash)
+        if removed:
+            self._events.append(BlocksRemoved(removed))
+        return taken
+
+    def drop(self, blocks: Sequence[int]) -> None:
+        """Takes one holder off each block of one request, in prompt order."""
+        for block in reversed(blocks):  # the end of a prompt is of less use to others than its beginning
+            self._holders[block] -= 1
+            if not self._holders[block]:
+                self._free[block] = None
+                if block not in self._hash_of:
+                    self._free.move_to_end(block, last=False)
+
+    def store(self, blocks: Sequence[int], stored: BlocksStored) -> None:
+        """Makes held, full ``blocks`` findable. A content that another block already has stays with that one."""
+        for block, block_hash in zip(blocks, stored.hashes, strict=True):
+            if block_hash not in self._block_of:
+                self._block_of[block_hash] = block
+                self._hash_of[block] = block_hash
+        self._events.append(stored)
+
+    def clear(self) -> bool:
+        """Forgets every content. False, and no change, while any block is held."""
+        if len(self._free) < self.num_blocks:
+            return False
+        self._hash_of.clear()
+        self._block_of.clear()
+        self._events.append(BlocksCleared())
+        return True
+
+    def take_events(self) -> list[BlockEvent]:
+        """What happened since the last call, oldest first."""
+        events, self._events = self._events, []
+        return events

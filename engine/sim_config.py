@@ -1,0 +1,64 @@
+"""Configuration of one simulated engine."""
+
+from __future__ import annotations
+
+import msgspec
+
+from core.errors import ConfigError
+from core.worker import EngineFacts
+from engine.sim_timing import ConstantTime, Timing
+
+
+class SimulatedEngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything a simulated engine is told. Raises ConfigError for values that could not work."""
+
+    block_size_tokens: int = 16
+    num_blocks: int = 1024
+    max_model_len: int = 4096
+    """Prompt and output tokens together."""
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    """Tokens one step computes at most, over all requests."""
+    timing: Timing = ConstantTime(seconds=0.005)
+    vocab_size: int = 32_000
+    special_token_ids: frozenset[int] = frozenset()
+    """Never sampled."""
+    eos_token_id: int | None = None
+    mean_output_tokens: int = 0
+    """End of sequence is sampled once in so many tokens; 0: never, outputs end at ``max_tokens``."""
+    kv_bytes_per_token: int = 65_536
+    link_gbps: float = 0.0
+    """Gigabits per second at which KV is received, shared by all pulls of this engine; 0: without limit."""
+    link_latency_s: float = 0.0
+    link_answer_s: float = 2.0
+    """A keeper that is silent for this long is taken for gone."""
+    host: str = "127.0.0.1"
+    """Where the side channel listens, and what other engines are told to connect to."""
+    lease_s: float = 10.0
+    """How long a finished prefill's blocks are kept since the last word from a reader."""
+    startup_s: float = 0.0
+    kv_events: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("block_size_tokens", "num_blocks", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "vocab_size", "lease_s"):
+            if getattr(self, name) <= 0:
+                raise ConfigError("must be above 0", name)
+        for name in ("mean_output_tokens", "kv_bytes_per_token", "link_gbps", "link_latency_s", "startup_s"):
+            if getattr(self, name) < 0:
+                raise ConfigError("must not be below 0", name)
+        if self.num_blocks * self.block_size_tokens < self.max_model_len:
+            raise ConfigError("num_blocks * block_size_tokens must hold one request of max_model_len", "num_blocks")
+        if self.mean_output_tokens and self.eos_token_id is None:
+            raise ConfigError("needs eos_token_id", "mean_output_tokens")
+        if len(self.special_token_ids) * 2 > self.vocab_size:
+            raise ConfigError("must leave at least half of the vocabulary", "special_token_ids")
+
+    @property
+    def facts(self) -> EngineFacts:
+        return EngineFacts(
+            block_size_tokens=self.block_size_tokens,
+            num_blocks=self.num_blocks,
+            max_model_len=self.max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=self.max_num_batched_tokens,
+        )

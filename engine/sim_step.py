@@ -1,0 +1,67 @@
+"""One step of the simulated engine: what it computes, what it starts, what came of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from core.ids import LegId
+from engine.base import Transfer
+from engine.sim_blocks import BlockEvent
+from engine.sim_request import Emitted, RemotePrompt, SimSequence
+from engine.sim_timing import StepWork
+
+
+class Chunk(msgspec.Struct, frozen=True, gc=False):
+    """``tokens`` tokens of one sequence from ``start`` on."""
+
+    sequence: SimSequence
+    start: int
+    tokens: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.tokens
+
+
+class Pull(msgspec.Struct, frozen=True):
+    """A KV pull to start now; answer with ``pulled`` or ``pull_failed``."""
+
+    leg: LegId
+    remote: RemotePrompt
+    transfer_bytes: int
+
+
+class Step(msgspec.Struct):
+    """The engine is busy with ``chunks`` for the time ``work`` takes; the rest happens at once and beside it."""
+
+    chunks: list[Chunk] = []
+    pulls: list[Pull] = []
+    dismissed: list[RemotePrompt] = []
+    """Kept prompts nobody will read: their keepers may free them."""
+
+    @property
+    def work(self) -> StepWork:
+        prefill_tokens = prefill_squares = batch = context_tokens = 0
+        for chunk in self.chunks:
+            if chunk.start and chunk.tokens == 1:
+                batch += 1
+                context_tokens += chunk.end
+            else:
+                prefill_tokens += chunk.tokens
+                prefill_squares += chunk.end**2 - chunk.start**2
+        return StepWork(prefill_tokens, prefill_squares, batch, context_tokens)
+
+
+class StepResult(msgspec.Struct, frozen=True):
+    """Everything to tell since the last result."""
+
+    emitted: list[Emitted]
+    transfers: list[Transfer]
+    released: list[LegId]
+    expired: list[LegId]
+    block_events: list[BlockEvent]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to tell a client; block events have readers of their own."""
+        return not (self.emitted or self.transfers or self.released)

@@ -1,0 +1,1 @@
+"""Choosing workers: candidates, policies that price them, and the balancer that takes the cheapest."""

@@ -1,0 +1,24 @@
+"""The balancer: possible plans, priced by a policy, the cheapest taken, all of it written down."""
+
+from __future__ import annotations
+
+from router.balancer.base import Policy
+from router.balancer.candidates import candidates
+from router.plan import Ask, Decision, View
+
+
+class Balancer:
+    """One per router. ``choose`` is called once per request and again when a worker refused or was lost."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def choose(self, ask: Ask, view: View) -> Decision:
+        """The decision at this moment; ``chosen`` is None when no worker can take the request now."""
+        plans, rejected, kind = candidates(ask, view)
+        if not plans:
+            return Decision(None, (), rejected, "no worker can take it")
+        scored = self._policy.score(ask, plans, view)
+        best = min(scored, key=lambda candidate: candidate.cost)
+        self._policy.chosen(best.plan)
+        return Decision(best, scored, rejected, kind)

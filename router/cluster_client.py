@@ -1,0 +1,81 @@
+"""The seam: a whole cluster as one of vLLM's ``EngineCoreClient``s. What ``AsyncLLM`` calls, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any
+
+from vllm.exceptions import GracefulHTTPError
+from vllm.tasks import SupportedTask
+from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
+from vllm.v1.engine.core_client import EngineCoreClient
+
+from core.errors import NotReadyError
+from core.ids import RequestId
+from router.dispatcher import Dispatcher
+from router.members import Members
+
+
+class ClusterClient(EngineCoreClient):
+    """Requests go to the dispatcher, outputs come from its queue. Never "dead": a cluster without workers is refused per request."""
+
+    engine_ranks_managed = (0,)
+    resources = SimpleNamespace(engine_dead=False)
+
+    def __init__(self, retry_after_s: float) -> None:
+        self._outputs: asyncio.Queue[EngineCoreOutputs] = asyncio.Queue()
+        self._retry_after_s = retry_after_s
+        self._dispatcher: Dispatcher | None = None
+        self._members: Members | None = None
+
+    def connect(self, dispatcher: Dispatcher, members: Members) -> None:
+        """Given once, before the first request."""
+        self._dispatcher, self._members = dispatcher, members
+
+    @property
+    def deliver(self) -> Any:
+        """Where the dispatcher puts outputs."""
+        return self._outputs.put_nowait
+
+    def check_ready(self) -> None:
+        """Raises vLLM's HTTP error 503 when no worker could take a request now."""
+        assert self._dispatcher is not None
+        if not self._dispatcher.view():
+            refusal = NotReadyError("no worker is ready", math.ceil(self._retry_after_s))
+            raise GracefulHTTPError(str(refusal), HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def get_supported_tasks_async(self) -> tuple[SupportedTask, ...]:
+        return ("generate",)
+
+    async def add_request_async(self, request: EngineCoreRequest) -> None:
+        assert self._dispatcher is not None
+        if request.abort_immediately:
+            return  # made only of ``kv_transfer_params`` that a client sent; Baton's own leases end elsewhere
+        self._dispatcher.add(request)
+
+    async def get_output_async(self) -> EngineCoreOutputs:
+        return await self._outputs.get()
+
+    async def abort_requests_async(self, request_ids: list[str]) -> None:
+        assert self._dispatcher is not None
+        self._dispatcher.abort([RequestId(name) for name in request_ids])
+
+    async def reset_prefix_cache_async(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
+        assert self._members is not None
+        calls = [link.call("reset_prefix_cache", reset_running_requests, reset_connector) for link in self._members.links if link.up]
+        return all(await asyncio.gather(*calls))
+
+    async def reset_mm_cache_async(self) -> None:
+        """The front half's own cache is reset by its renderer; workers are sent every item whole."""
+
+    async def reset_encoder_cache_async(self) -> None:
+        """As above."""
+
+    async def is_sleeping_async(self) -> bool:
+        return False
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Workers belong to the controller, links to ``Members``; there is nothing here to end."""

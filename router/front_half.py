@@ -1,0 +1,93 @@
+"""vLLM's front half without an engine: its templates, tokenising, detokenising and OpenAI server, over our cluster client.
+
+Everything here follows vLLM 0.32 and is watched by ``tests/contract/test_vllm_seam.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from fastapi import FastAPI
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.app import build_app
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.core_client import EngineCoreClient
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+from router.cluster_client import ClusterClient
+
+_DEFAULT_SERVER_ARGS: Mapping[str, Any] = {
+    "enable_prompt_tokens_details": True,  # clients see in `usage` what the prefix cache saved them
+}
+
+
+class RouterLLM(AsyncLLM):
+    """vLLM's ``AsyncLLM`` with the cluster where its engine core would be."""
+
+    def __init__(self, config: VllmConfig, client: ClusterClient) -> None:
+        with _engine_core_is(client):
+            super().__init__(config, UniProcExecutor, log_stats=False, log_requests=False)
+
+    def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
+        """Called before a request is registered: the place to refuse it without leaving anything behind."""
+        self.engine_core.check_ready()
+        super().check_admission(n, request_id)
+
+
+@contextlib.contextmanager
+def _engine_core_is(client: ClusterClient) -> Iterator[None]:
+    """``AsyncLLM`` makes its engine core in its constructor, by this one static method; for that moment it makes ours."""
+    original = EngineCoreClient.__dict__["make_async_mp_client"]
+    EngineCoreClient.make_async_mp_client = staticmethod(lambda *args, **kwargs: client)
+    try:
+        yield
+    finally:
+        EngineCoreClient.make_async_mp_client = original
+
+
+def front_half_config(model: str, served_name: str, engine_args: Mapping[str, Any]) -> VllmConfig:
+    """vLLM's configuration as far as the front half reads it: nothing of devices, so it is made on any node."""
+    arguments = AsyncEngineArgs(model=model, served_model_name=[served_name], **engine_args)
+    model_config = arguments.create_model_config()
+    model_config.quantization = None  # concerns kernels, which a router has none of
+    return VllmConfig(
+        model_config=model_config,
+        structured_outputs_config=arguments.create_structured_outputs_config(),
+        logging_config=arguments.create_logging_config(),
+    )
+
+
+def build_server(model: str, served_name: str, config: VllmConfig, server_args: Mapping[str, Any]) -> FastAPI:
+    """vLLM's FastAPI app. Raises SystemExit for server arguments it does not know, with its usage on stderr."""
+    arguments = ["--model", model, "--served-model-name", served_name, *_as_flags({**_DEFAULT_SERVER_ARGS, **server_args})]
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args(arguments)
+    args.disable_log_stats = True
+    app: FastAPI = build_app(args, ("generate",), config.model_config)
+    app.state.server = SimpleNamespace(should_exit=False)  # vLLM asks its own server to exit when its engine is dead
+    return app
+
+
+async def connect_server(app: FastAPI, llm: RouterLLM) -> None:
+    """Gives the app its engine client; it can serve afterwards."""
+    await init_app_state(llm, app.state, app.state.args, ("generate",))
+
+
+def _as_flags(arguments: Mapping[str, Any]) -> list[str]:
+    """``{"a_b": True, "c": 1}`` as ``["--a-b", "--c", "1"]``; False and None are left out, lists repeat their values."""
+    flags: list[str] = []
+    for name, value in arguments.items():
+        if value is None or value is False:
+            continue
+        flags.append("--" + name.replace("_", "-"))
+        if isinstance(value, list | tuple):
+            flags += [str(item) for item in value]
+        elif value is not True:
+            flags.append(str(value))
+    return flags

@@ -1,0 +1,53 @@
+"""The router's own books of what it has asked of each worker and has not seen done: never stale, unlike a report."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from core.ids import LegId, WorkerId
+
+
+@dataclass(slots=True)
+class _Entry:
+    worker: WorkerId
+    prefill_tokens: int
+    decode_tokens: int
+
+
+class InFlight:
+    """Outstanding tokens per worker. ``sent`` and ``ended`` come in pairs; ``ended`` twice is no error."""
+
+    def __init__(self) -> None:
+        self._legs: dict[LegId, _Entry] = {}
+        self._prefill: dict[WorkerId, int] = defaultdict(int)
+        self._decode: dict[WorkerId, int] = defaultdict(int)
+
+    def sent(self, leg: LegId, worker: WorkerId, prefill_tokens: int, decode_tokens: int) -> None:
+        """A leg was sent: prompt tokens to compute, and context plus output tokens to hold while decoding."""
+        self._legs[leg] = _Entry(worker, prefill_tokens, decode_tokens)
+        self._prefill[worker] += prefill_tokens
+        self._decode[worker] += decode_tokens
+
+    def prompt_done(self, leg: LegId) -> None:
+        """The leg's first token came: its prompt is computed."""
+        entry = self._legs.get(leg)
+        if entry is not None:
+            self._prefill[entry.worker] -= entry.prefill_tokens
+            entry.prefill_tokens = 0
+
+    def ended(self, leg: LegId) -> None:
+        """The leg finished, failed, was refused or aborted."""
+        entry = self._legs.pop(leg, None)
+        if entry is not None:
+            self._prefill[entry.worker] -= entry.prefill_tokens
+            self._decode[entry.worker] -= entry.decode_tokens
+
+    def prefill_tokens(self, worker: WorkerId) -> int:
+        return self._prefill.get(worker, 0)
+
+    def decode_tokens(self, worker: WorkerId) -> int:
+        return self._decode.get(worker, 0)
+
+    def __len__(self) -> int:
+        return len(self._legs)

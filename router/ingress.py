@@ -1,0 +1,59 @@
+"""The router as a Serve deployment: composes the parts, then is nothing but an ASGI app to Serve."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from typing import Any
+
+from ray import serve
+
+from cluster.membership import Membership
+from core.config import BatonConfig
+from core.ids import RouterId
+from core.worker import Role
+from router.balancer.balancer import Balancer
+from router.balancer.registry import make_policy
+from router.dispatcher import Dispatcher
+from router.members import Members
+
+log = logging.getLogger(__name__)
+
+
+@serve.ingress()
+class Router:
+    """One replica. ``controller`` is the handle of the application's controller; ``model`` a directory or hub name."""
+
+    async def __init__(self, config: dict[str, Any], model: str, controller: Any) -> None:  # type: ignore[misc]  # Serve awaits it
+        # vLLM only from here on: the class is imported where no engine is installed, too (the head node's Serve controller).
+        from router.cluster_client import ClusterClient
+        from router.front_half import RouterLLM, build_server, connect_server, front_half_config
+        from router.routes import install
+
+        settings = BatonConfig.model_validate(config)
+        self.name = RouterId(f"router-{serve.get_replica_context().replica_tag}")
+        client = ClusterClient(settings.router.retry_after_s)
+        balancer = Balancer(make_policy(settings.router.policy, random.Random()))
+        self.dispatcher = Dispatcher(balancer, client.deliver, time.monotonic)
+
+        async def fetch(known_version: int) -> Membership | None:
+            membership: Membership | None = await controller.membership.remote(known_version)
+            return membership
+
+        self.members = Members(
+            self.name, self.dispatcher, fetch, hello_s=settings.router.heartbeat_s, silence_s=settings.router.worker_timeout_s
+        )
+        client.connect(self.dispatcher, self.members)
+        vllm_config = front_half_config(model, settings.served_name, settings.engine_args(Role.PREFILL))
+        self._llm = RouterLLM(vllm_config, client)
+        server = build_server(model, settings.served_name, vllm_config, settings.router.server_args)
+        await connect_server(server, self._llm)
+        self._app = install(server, self.name, self.dispatcher, settings.router.retry_after_s)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._app
+
+    async def __del__(self) -> None:
+        await self.members.close()
+        self._llm.shutdown()

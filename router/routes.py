@@ -1,0 +1,87 @@
+"""Baton's own routes and headers beside vLLM's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core.ids import RouterId
+from router.dispatcher import Dispatcher
+
+
+def baton_routes(router: RouterId, dispatcher: Dispatcher) -> APIRouter:
+    """``/v1/baton/...``: what this router did and what it sees. Only what this replica knows."""
+    routes = APIRouter(prefix="/v1/baton", tags=["baton"])
+
+    @routes.get("/requests/{request_id}")
+    async def request_timeline(request_id: str) -> dict[str, Any]:
+        """The timelines of one request: which worker did what, when, and how many KV bytes moved. Several for ``n > 1``."""
+        timelines = dispatcher.timelines.of(request_id)
+        if not timelines:
+            raise HTTPException(404, f"router {router} knows no request {request_id!r}; it keeps the newest {dispatcher.timelines.limit}")
+        return {"router": router, "request": request_id, "timelines": [timeline.as_dict() for timeline in timelines]}
+
+    @routes.get("/requests")
+    async def newest_requests(limit: int = 20) -> dict[str, Any]:
+        """The newest requests' timelines, newest first."""
+        return {"router": router, "timelines": [t.as_dict() for t in dispatcher.timelines.newest(max(1, min(limit, 200)))]}
+
+    @routes.get("/workers")
+    async def workers() -> dict[str, Any]:
+        """The workers this router can reach, their load, and what it has sent them that is not done."""
+        view = dispatcher.view()
+        return {
+            "router": router,
+            "requests": len(dispatcher),
+            "outstanding_legs": dispatcher.outstanding_legs,
+            "workers": [
+                {
+                    "worker": name,
+                    "role": str(seen.card.role),
+                    "state": str(seen.card.state),
+                    "epoch": seen.card.epoch,
+                    "running": seen.load.running,
+                    "waiting": seen.load.waiting,
+                    "free_blocks": seen.load.free_blocks,
+                    "num_blocks": seen.load.num_blocks,
+                    "leased_blocks": seen.load.leased_blocks,
+                    "outstanding_prefill_tokens": seen.outstanding_prefill_tokens,
+                    "outstanding_decode_tokens": seen.outstanding_decode_tokens,
+                }
+                for name, seen in view.items()
+            ],
+        }
+
+    return routes
+
+
+class BatonHeaders:
+    """ASGI middleware: every answer names its router; a 503 says when to try again."""
+
+    def __init__(self, app: ASGIApp, router: RouterId, retry_after_s: float) -> None:
+        self._app = app
+        self._router = router.encode()
+        self._retry_after = str(math.ceil(retry_after_s)).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"x-baton-router", self._router)]
+                if message["status"] == 503:
+                    message["headers"].append((b"retry-after", self._retry_after))
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def install(app: FastAPI, router: RouterId, dispatcher: Dispatcher, retry_after_s: float) -> ASGIApp:
+    """vLLM's app with both. Wrapped from outside: vLLM's own set-up has closed the list of middlewares."""
+    app.include_router(baton_routes(router, dispatcher))
+    return BatonHeaders(app, router, retry_after_s)

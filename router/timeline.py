@@ -1,0 +1,134 @@
+"""What happened to a request and when: the record behind ``GET /v1/baton/requests/{id}`` and the demo's picture."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from core.ids import RequestId, WorkerId
+from engine.base import Transfer
+from router.plan import Decision
+
+
+@dataclass(slots=True)
+class Timeline:
+    """Times are seconds since the request reached this router (``None``: did not happen). One per engine request."""
+
+    request: RequestId
+    client_request: str
+    """The id the client knows; an ``n=3`` request has three timelines with the same one."""
+    arrived_at: float
+    """Unix time, seconds."""
+    began_s: float
+    """The router's monotonic clock at arrival."""
+    prompt_tokens: int
+    max_tokens: int
+    split_reason: str = ""
+    plan_reason: str = ""
+    prefill_worker: WorkerId | None = None
+    decode_worker: WorkerId | None = None
+    policy_reason: str = ""
+    attempts: int = 0
+    sent_s: float | None = None
+    queue_s: float | None = None
+    """Seconds in the first worker's engine queue."""
+    first_token_s: float | None = None
+    handed_off_s: float | None = None
+    """When the decode leg was sent."""
+    decoding_s: float | None = None
+    """When the decode worker's first token came."""
+    finished_s: float | None = None
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens the first worker had in its prefix cache."""
+    transferred_tokens: int = 0
+    """Prompt tokens whose KV the decode worker took over, by pull."""
+    decode_cached_tokens: int = 0
+    """Prompt tokens whose KV the decode worker had already."""
+    recomputed_tokens: int = 0
+    """Prompt tokens the decode worker computed itself. One is the rule: the token in front of the next."""
+    transfer_bytes: int = 0
+    transfer_s: float = 0.0
+    outcome: str = "running"
+    error: str | None = None
+
+    def decided(self, decision: Decision) -> None:
+        """A plan was made, or could not be."""
+        self.attempts += 1
+        self.plan_reason = decision.reason
+        if decision.chosen is not None:
+            self.policy_reason = decision.chosen.reason
+            plan = decision.chosen.plan
+            self.prefill_worker, self.decode_worker = plan.prefill, plan.decode
+
+    def moved(self, transfer: Transfer) -> None:
+        """A KV pull for this request finished."""
+        self.transfer_bytes += transfer.transfer_bytes
+        self.transfer_s += transfer.transfer_s
+
+    @property
+    def was_split(self) -> bool:
+        return self.prefill_worker != self.decode_worker
+
+    @property
+    def was_transferred(self) -> bool | None:
+        """True: decode worked on the prefill worker's KV. False: it silently computed the prompt again. None: was not split."""
+        if not self.was_split or self.decoding_s is None:
+            return None
+        return self.transferred_tokens + self.decode_cached_tokens > 0 and self.recomputed_tokens <= 1
+
+    @property
+    def phases(self) -> dict[str, float | None]:
+        """Seconds per phase, for people: they follow each other without a gap."""
+        queued = self.queue_s or 0.0
+        decode_from = self.decoding_s if self.was_split else self.first_token_s
+        return {
+            "route": self.sent_s,
+            "queue": self.queue_s,
+            "prefill": _less(_less(self.handed_off_s or self.first_token_s, self.sent_s), queued),
+            "handoff": _less(self.decoding_s, self.handed_off_s) if self.was_split else None,
+            "decode": _less(self.finished_s, decode_from),
+        }
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Output tokens per second after the first."""
+        spent = _less(self.finished_s, self.first_token_s)
+        return (self.output_tokens - 1) / spent if spent and self.output_tokens > 1 else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, derived values included."""
+        derived = {name: getattr(self, name) for name in ("was_split", "was_transferred", "phases", "tokens_per_s")}
+        return {name: value for name, value in asdict(self).items() if name != "began_s"} | derived
+
+
+def _less(later: float | None, earlier: float | None) -> float | None:
+    return None if later is None or earlier is None else later - earlier
+
+
+@dataclass(slots=True)
+class TimelineBook:
+    """The newest ``limit`` timelines of one router, by the id the client knows."""
+
+    limit: int = 2000
+    _by_client: OrderedDict[str, list[Timeline]] = field(default_factory=OrderedDict)
+
+    def add(self, timeline: Timeline) -> None:
+        """Keeps a new timeline; forgets the oldest request beyond the limit."""
+        self._by_client.setdefault(timeline.client_request, []).append(timeline)
+        while len(self._by_client) > self.limit:
+            self._by_client.popitem(last=False)
+
+    def of(self, client_request: str) -> list[Timeline]:
+        """All timelines of a client's request; empty when unknown (any more)."""
+        return self._by_client.get(client_request, [])
+
+    def newest(self, count: int) -> list[Timeline]:
+        """The newest requests' timelines, newest first."""
+        newest: list[Timeline] = []
+        for timelines in reversed(self._by_client.values()):
+            newest += timelines
+            if len(newest) >= count:
+                break
+        return newest[:count]

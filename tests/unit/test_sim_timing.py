@@ -1,0 +1,93 @@
+"""Step times of the simulated engine."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from core.errors import ConfigError
+from engine.sim_config import SimulatedEngineConfig
+from engine.sim_timing import ConstantTime, DecodeRow, PolynomialTime, PrefillRow, StepWork, TableTime, interpolate, load_table
+
+TABLE = TableTime(
+    prefill=(PrefillRow(100, 0.01), PrefillRow(300, 0.05)),
+    decode=(DecodeRow(1, 100, 0.002), DecodeRow(1, 300, 0.004), DecodeRow(9, 100, 0.006), DecodeRow(9, 300, 0.012)),
+)
+
+
+def test_constant_time_ignores_the_work() -> None:
+    """Every step takes the configured seconds; 0 is allowed, below is not."""
+    assert ConstantTime(0.5).step_s(StepWork(prefill_tokens=1000)) == 0.5
+    assert ConstantTime(0).step_s(StepWork(batch=3)) == 0
+    with pytest.raises(ConfigError, match="seconds"):
+        ConstantTime(-1)
+
+
+@pytest.mark.parametrize(
+    ("work", "seconds"),
+    [
+        pytest.param(StepWork(prefill_tokens=10, prefill_squares=100), 1 + 20 + 300, id="prefill"),
+        pytest.param(StepWork(batch=2, context_tokens=10), 4 + 10 + 60, id="decode"),
+        pytest.param(StepWork(10, 100, 2, 10), 4 + 20 + 300 + 10 + 60, id="mixed pays one base"),
+        pytest.param(StepWork(), 0, id="nothing"),
+    ],
+)
+def test_polynomial_time(work: StepWork, seconds: float) -> None:
+    """Each term counts what its name says."""
+    timing = PolynomialTime(
+        prefill_base_s=1, prefill_token_s=2, prefill_square_s=3, decode_base_s=4, decode_request_s=5, decode_context_s=6
+    )
+    assert timing.step_s(work) == seconds
+
+
+@pytest.mark.parametrize(("x", "y"), [(0, 1.0), (1, 1.0), (2, 2.0), (3, 3.0), (4, 2.5), (5, 2.0), (7, 1.0), (100, 0.0)], ids=str)
+def test_interpolate(x: float, y: float) -> None:
+    """Linear between points, the first value below them, the last slope beyond, never below 0."""
+    assert interpolate([(5, 2.0), (1, 1.0), (3, 3.0)], x) == pytest.approx(y)
+
+
+def test_interpolate_takes_one_point_and_repeated_ones() -> None:
+    """One point is a constant; of two values at one place the last counts."""
+    assert interpolate([(5, 2.0)], 9) == 2.0
+    assert interpolate([(1, 1.0), (5, 9.0), (5, 2.0)], 5) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("work", "seconds"),
+    [
+        pytest.param(StepWork(prefill_tokens=100), 0.01, id="a measured prefill"),
+        pytest.param(StepWork(prefill_tokens=200), 0.03, id="between two"),
+        pytest.param(StepWork(prefill_tokens=400), 0.07, id="beyond"),
+        pytest.param(StepWork(batch=1, context_tokens=200), 0.003, id="between two contexts"),
+        pytest.param(StepWork(batch=5, context_tokens=5 * 200), 0.006, id="between two batches and contexts"),
+        pytest.param(StepWork(100, 0, 1, 100), 0.01 + 0.002 - 0.002, id="mixed pays the smaller base once"),
+    ],
+)
+def test_table_time(work: StepWork, seconds: float) -> None:
+    """Measured rows are met exactly, others are interpolated; context is per request in the table."""
+    assert TABLE.step_s(work) == pytest.approx(seconds)
+
+
+def test_load_table_reads_both_phases(tmp_path: Path) -> None:
+    """A CSV file with prefill and decode rows is the same table."""
+    path = tmp_path / "steps.csv"
+    rows = ["phase,tokens,batch,context_tokens,seconds", "prefill,100,,,0.01", "prefill,300,,,0.05"]
+    rows += [f"decode,,{row.batch},{row.context_tokens},{row.seconds}" for row in TABLE.decode]
+    path.write_text("\n".join(rows))
+    assert load_table(path) == TABLE
+
+
+@pytest.mark.parametrize("line", ["decode,,x,100,0.1", "warmup,1,,,0.1", "prefill,,,,0.1"])
+def test_load_table_names_the_bad_line(tmp_path: Path, line: str) -> None:
+    """A table that cannot be read says where."""
+    path = tmp_path / "steps.csv"
+    path.write_text(f"phase,tokens,batch,context_tokens,seconds\nprefill,100,,,0.01\n{line}\n")
+    with pytest.raises(ConfigError, match=r"steps\.csv:3"):
+        load_table(path)
+
+
+def test_configuration_names_its_timing() -> None:
+    """Which timing is meant can be written down in YAML or JSON."""
+    config = msgspec.convert({"timing": {"type": "polynomial", "prefill_token_s": 1e-5}}, SimulatedEngineConfig)
+    assert config.timing == PolynomialTime(prefill_token_s=1e-5)
+    assert msgspec.convert(msgspec.to_builtins(SimulatedEngineConfig(timing=TABLE)), SimulatedEngineConfig).timing == TABLE
