@@ -66,7 +66,8 @@ class Controller:
         """Pools and workers as plain data, for ``baton status``."""
         now = time.time()
         workers = [self._describe(record, now) for record in self._members]
-        return {"app": self._app, "model": self._config.served_name, "wanted": {str(r): n for r, n in self._wanted.items()}, "workers": workers}
+        wanted = {str(role): count for role, count in self._wanted.items()}
+        return {"app": self._app, "model": self._config.served_name, "wanted": wanted, "workers": workers}
 
     async def drain(self, worker: str) -> bool:
         """Takes a worker out of service once it is idle; a new one takes its place. False when there is no such worker."""

@@ -1,8 +1,8 @@
 """A worker's life as a pure state machine: events in the past tense come in, the new record and instructions come out.
 
-    (created) -> STARTING --EngineLoaded--> READY --DrainAsked--> DRAINING --Drained--> GONE
-                     |                        |                      |
-                     +--- Died, StartTimedOut, Silent, StopAsked ----+----------------> GONE
+(created) -> STARTING --EngineLoaded--> READY --DrainAsked--> DRAINING --Drained--> GONE
+                 |                        |                      |
+                 +--- Died, StartTimedOut, Silent, StopAsked ----+----------------> GONE
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ from core.ids import Epoch, LegId, RouterId, WorkerId
 from core.worker import EngineFacts, WorkerLoad
 from engine.base import Engine, StepReport, Transfer
 from engine.vllm_codec import OutputsCodec, RequestCodec
+from engine.vllm_outputs import take_queue_seconds
 from kv_transfer.lease import LeaseTable
 
 if TYPE_CHECKING:
@@ -175,8 +176,6 @@ class WorkerRuntime:
     # -- out -----------------------------------------------------------------------------------------------------------
 
     async def _deliver(self, outputs: EngineCoreOutputs, report: StepReport) -> None:
-        from vllm.v1.engine import EngineCoreOutputs
-
         self.ticked_at_s = self._clock()
         for handler in self._handlers.values():
             handler.stepped(report)
@@ -198,8 +197,8 @@ class WorkerRuntime:
                 self._forget(leg)
         load = self.load
         for router, theirs in by_router.items():
-            message = StepOutputs(self.epoch, load, handles[router], self._transfers.pop(router, []), _queue_seconds(theirs))
-            if not await self._end.send(router, message, self._outputs.encode(EngineCoreOutputs(outputs=theirs))):
+            message = StepOutputs(self.epoch, load, handles[router], self._transfers.pop(router, []), take_queue_seconds(theirs))
+            if not await self._end.send(router, message, self._outputs.encode(theirs)):
                 await self._router_gone(router)
 
     async def _pulse(self) -> None:
@@ -231,21 +230,3 @@ class WorkerRuntime:
     def _forget(self, leg: LegId) -> None:
         self._owners.pop(leg, None)
         self._kinds.pop(leg, None)
-
-
-def _queue_seconds(outputs: list[EngineCoreOutput]) -> dict[LegId, float]:
-    """Seconds between an engine's QUEUED and first SCHEDULED event, of the legs whose outputs carry both.
-
-    The events are taken off: their clock is the engine process's and means nothing to a router.
-    """
-    from vllm.v1.engine import EngineCoreEventType
-
-    seconds: dict[LegId, float] = {}
-    for output in outputs:
-        at: dict[EngineCoreEventType, float] = {}
-        for event in output.events or ():
-            at.setdefault(event.type, event.timestamp)
-        output.events = None
-        if EngineCoreEventType.QUEUED in at and EngineCoreEventType.SCHEDULED in at:
-            seconds[LegId(output.request_id)] = at[EngineCoreEventType.SCHEDULED] - at[EngineCoreEventType.QUEUED]
-    return seconds

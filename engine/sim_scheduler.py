@@ -11,7 +11,7 @@ from engine.sim_blocks import BlockPool
 from engine.sim_cache import SequenceCache
 from engine.sim_config import SimulatedEngineConfig
 from engine.sim_leases import Leases
-from engine.sim_request import Emitted, KeptPrompt, Mark, PromptCounts, RemotePrompt, SimSequence, SimRequest
+from engine.sim_request import Emitted, KeptPrompt, Mark, PromptCounts, RemotePrompt, SimRequest, SimSequence
 from engine.sim_step import Chunk, Pull, Step, StepResult
 from engine.sim_tokens import TokenRule
 

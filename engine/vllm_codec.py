@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 Frames = Sequence[bytes]
@@ -29,17 +29,18 @@ class RequestCodec:
 
 
 class OutputsCodec:
-    """``EngineCoreOutputs`` <-> frames. Not thread-safe."""
+    """A step's ``EngineCoreOutput``s <-> frames. Not thread-safe."""
 
     def __init__(self) -> None:
         self._encoder = MsgpackEncoder()
         self._decoder = MsgpackDecoder(EngineCoreOutputs)
 
-    def encode(self, outputs: EngineCoreOutputs) -> Frames:
-        frames: Frames = self._encoder.encode(outputs)
+    def encode(self, outputs: Sequence[EngineCoreOutput]) -> Frames:
+        """One message for the outputs of one step."""
+        frames: Frames = self._encoder.encode(EngineCoreOutputs(outputs=list(outputs)))
         return frames
 
-    def decode(self, frames: Frames) -> EngineCoreOutputs:
+    def decode(self, frames: Frames) -> list[EngineCoreOutput]:
         """Raises msgspec.DecodeError or msgspec.ValidationError on anything that is not outputs."""
-        outputs: EngineCoreOutputs = self._decoder.decode(frames)
-        return outputs
+        message: EngineCoreOutputs = self._decoder.decode(frames)
+        return message.outputs

@@ -66,7 +66,8 @@ class _Scheduler(NixlPullConnectorScheduler):
         if params and params.get("do_remote_prefill") and params.get("remote_num_tokens"):
             missing = min(params["remote_num_tokens"], request.num_prompt_tokens) - num_computed_tokens
             return (missing, True) if missing > 0 else (0, False)
-        return super().get_num_new_matched_tokens(request, num_computed_tokens)
+        stock: tuple[int, bool] = super().get_num_new_matched_tokens(request, num_computed_tokens)
+        return stock
 
     def on_new_request(self, request: Request) -> None:
         params = request.kv_transfer_params

@@ -36,9 +36,7 @@ class PrefillLegs(LegHandler):
         assert request.sampling_params is not None
         sample = first_token_sample if add.first_token_counts else discarded_sample
         keep = {"do_remote_decode": True, "do_remote_prefill": False}
-        return msgspec.structs.replace(
-            request, request_id=add.leg, sampling_params=with_transfer(sample(request.sampling_params), keep)
-        )
+        return msgspec.structs.replace(request, request_id=add.leg, sampling_params=with_transfer(sample(request.sampling_params), keep))
 
     def finished(self, owner: RouterId, output: EngineCoreOutput) -> KVHandle | None:
         transfer = output.kv_transfer_params

@@ -6,11 +6,10 @@ import asyncio
 import math
 from http import HTTPStatus
 from types import SimpleNamespace
-from typing import Any
 
 from vllm.exceptions import GracefulHTTPError
 from vllm.tasks import SupportedTask
-from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest
 from vllm.v1.engine.core_client import EngineCoreClient
 
 from core.errors import NotReadyError
@@ -35,10 +34,9 @@ class ClusterClient(EngineCoreClient):
         """Given once, before the first request."""
         self._dispatcher, self._members = dispatcher, members
 
-    @property
-    def deliver(self) -> Any:
-        """Where the dispatcher puts outputs."""
-        return self._outputs.put_nowait
+    def deliver(self, outputs: list[EngineCoreOutput]) -> None:
+        """Where the dispatcher puts a step's outputs."""
+        self._outputs.put_nowait(EngineCoreOutputs(outputs=outputs))
 
     def check_ready(self) -> None:
         """Raises vLLM's HTTP error 503 when no worker could take a request now."""

@@ -16,6 +16,7 @@ from cluster.messages import Refused as RefusedMessage
 from core.ids import LegId, RequestId, WorkerId
 from engine.sampling import without_transfer
 from engine.vllm_codec import OutputsCodec, RequestCodec
+from engine.vllm_outputs import error_output, reached_length, stopped
 from router import flow as f
 from router.balancer.balancer import Balancer
 from router.inflight import InFlight
@@ -25,7 +26,7 @@ from router.timeline import Timeline, TimelineBook
 from router.traits import traits
 
 if TYPE_CHECKING:
-    from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest
+    from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class _Entry:
 class Dispatcher:
     """All requests of one router. ``deliver`` gets the outputs for the front half; ``clock`` is monotonic seconds."""
 
-    def __init__(self, balancer: Balancer, deliver: Callable[[EngineCoreOutputs], None], clock: Callable[[], float]) -> None:
+    def __init__(self, balancer: Balancer, deliver: Callable[[list[EngineCoreOutput]], None], clock: Callable[[], float]) -> None:
         self._balancer = balancer
         self._deliver = deliver
         self._clock = clock
@@ -146,13 +147,12 @@ class Dispatcher:
         return self._entries.get(owner) if owner is not None else None
 
     def _step(self, link: WorkerLink, step: StepOutputs, frames: list[bytes]) -> None:
-        outputs = self._outputs.decode(frames)
         for transfer in step.transfers:
             if (entry := self._entry_of(transfer.leg)) is not None:
                 entry.timeline.moved(transfer)
         ready: list[EngineCoreOutput] = []
         unknown: list[LegId] = []
-        for output in outputs.outputs:
+        for output in self._outputs.decode(frames):
             leg = LegId(output.request_id)
             entry = self._entry_of(leg)
             if entry is None:
@@ -164,8 +164,7 @@ class Dispatcher:
         if unknown:  # ended here meanwhile: an abort crossed these on the way, or the connection broke in between
             self._send(link.card.worker, AbortLegs(unknown))
         if ready:
-            outputs.outputs = ready
-            self._deliver(outputs)
+            self._deliver(ready)
 
     def _note(self, entry: _Entry, leg: LegId, output: EngineCoreOutput, step: StepOutputs) -> None:
         """Books and timeline, before the flow moves on."""
@@ -265,12 +264,9 @@ class Dispatcher:
         self._send(order.worker, message, entry.frames)
 
     def _fail(self, entry: _Entry, reason: str) -> None:
-        from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, FinishReason
-
         log.warning("router: request %s failed: %s", entry.flow.request, reason)
         entry.timeline.outcome, entry.timeline.error = "failed", reason
-        output = EngineCoreOutput(entry.request.request_id, [], finish_reason=FinishReason.ERROR)
-        self._deliver(EngineCoreOutputs(outputs=[output]))
+        self._deliver([error_output(entry.request.request_id)])
 
     def _forget(self, entry: _Entry) -> None:
         entry.timeline.finished_s = self._clock() - entry.timeline.began_s
@@ -287,13 +283,8 @@ class Dispatcher:
 
 def _finish(output: EngineCoreOutput) -> f.Finish | None:
     """vLLM's reason as the flow's."""
-    from vllm.v1.engine import FinishReason
-
     if output.finish_reason is None:
         return None
-    if output.finish_reason is FinishReason.LENGTH:
+    if reached_length(output):
         return f.Finish.LENGTH
-    if output.finish_reason in (FinishReason.STOP, FinishReason.REPETITION):
-        return f.Finish.STOP
-    return f.Finish.ERROR
-
+    return f.Finish.STOP if stopped(output) else f.Finish.ERROR

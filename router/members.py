@@ -93,5 +93,3 @@ class Members:
             await link.close()
         self._links.clear()
         self._context.destroy(0)
-
-

@@ -16,7 +16,7 @@ FENCES = {
     "vllm": ("engine/vllm*.py", "engine/sim*.py", "router/*.py", "kv_transfer/connector.py", "deploy/*.py"),
     "nixl": ("kv_transfer/*.py",),
     "prometheus_client": ("core/metrics.py", "router/ingress.py"),
-    # Sockets are the channel's business (its context is made by who owns the links), and those of the simulated link and of vLLM's event publisher.
+    # Sockets are the channel's business (who owns the links makes its context), the simulated link's, and vLLM's event publisher's.
     "zmq": ("cluster/channel.py", "router/members.py", "engine/sim*.py", "engine/vllm*.py"),
 }
 
