@@ -43,4 +43,5 @@ class OutputsCodec:
     def decode(self, frames: Frames) -> list[EngineCoreOutput]:
         """Raises msgspec.DecodeError or msgspec.ValidationError on anything that is not outputs."""
         message: EngineCoreOutputs = self._decoder.decode(frames)
-        return message.outputs
+        outputs: list[EngineCoreOutput] = message.outputs
+        return outputs
