@@ -13,17 +13,20 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import ray
 
-from cluster.runtime import WorkerRuntime
 from cluster.spec import WorkerReport, WorkerSpec
 from core.errors import EngineFailedError
 from core.worker import WorkerCard, WorkerState
 
+if TYPE_CHECKING:
+    from cluster.runtime import WorkerRuntime
+
 log = logging.getLogger(__name__)
 
-BuildRuntime = Callable[[WorkerSpec, str], WorkerRuntime]
+BuildRuntime = Callable[[WorkerSpec, str], "WorkerRuntime"]
 """Composes a worker from its parts, given its spec and the node's address. Called inside the worker's own loop."""
 
 ABANDONED_AFTER_S = 300.0

@@ -138,6 +138,7 @@ class RouterEnd:
     def close(self) -> None:
         """Closes at once; messages not yet sent are dropped."""
         self._socket.disable_monitor()
+        self._events.close(0)  # an open one would stay registered with the event loop, one for every worker there ever was
         self._socket.close(0)
 
 

@@ -10,15 +10,17 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import deque
 from typing import Any
 
 import ray
 from ray import serve
 
+from cluster import board
 from cluster.actor import BuildRuntime
 from cluster.channel import ChannelKeys
 from cluster.lifecycle import Beat, Died, DrainAsked, EngineLoaded, Event, Kill, Limits, PhaseEntered, TimePassed, WorkerRecord
-from cluster.membership import Create, Drain, Members, Membership, reconcile
+from cluster.membership import ENDED_ON_PURPOSE, Create, Drain, Members, Membership, reconcile
 from cluster.placement import Placement
 from cluster.spec import WorkerReport, WorkerSpec, spec_hash
 from core.config import BatonConfig
@@ -29,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _STEP_S = 0.25
 _BEAT_TIMEOUT_S = 5.0
-_LONG_POLL_S = 10.0
+_LONG_POLL_S = 2.0  # a stopping replica waits for its calls to return
 
 
 class Controller:
@@ -48,6 +50,7 @@ class Controller:
         self._delayed: set[asyncio.Task[None]] = set()
         self._waiting_creates: dict[Role, int] = dict.fromkeys(Role, 0)
         self._changed = asyncio.Condition()
+        self._failures: deque[dict[str, Any]] = deque(maxlen=20)
         self._told_version = -1
         self._loop_task: asyncio.Task[None] = asyncio.get_running_loop().create_task(self.run())
 
@@ -55,19 +58,28 @@ class Controller:
 
     async def membership(self, known_version: int) -> Membership | None:
         """The workers, once they differ from ``known_version``; None when nothing changed for some seconds. Ask again."""
+
+        def has_news() -> bool:
+            # Not before the first step: a restarted controller has yet to find the workers, and an empty answer would make
+            # routers drop them. Not ">": after a restart the versions start anew.
+            return self._told_version >= 0 and self._members.version != known_version
+
         async with self._changed:
             try:
-                await asyncio.wait_for(self._changed.wait_for(lambda: self._members.version > known_version), _LONG_POLL_S)
+                await asyncio.wait_for(self._changed.wait_for(has_news), _LONG_POLL_S)
             except TimeoutError:
                 return None
             return Membership(self._members.version, self._members.cards(), self._router_keys)
 
     async def status(self) -> dict[str, Any]:
         """Pools and workers as plain data, for ``baton status``."""
+        return self._status()
+
+    def _status(self) -> dict[str, Any]:
         now = time.time()
         workers = [self._describe(record, now) for record in self._members]
         wanted = {str(role): count for role, count in self._wanted.items()}
-        return {"app": self._app, "model": self._config.served_name, "wanted": wanted, "workers": workers}
+        return {"app": self._app, "model": self._config.served_name, "wanted": wanted, "workers": workers, "failures": list(self._failures)}
 
     async def drain(self, worker: str) -> bool:
         """Takes a worker out of service once it is idle; a new one takes its place. False when there is no such worker."""
@@ -83,6 +95,7 @@ class Controller:
         for task in self._delayed:
             task.cancel()
         await asyncio.gather(*(self._placement.remove(r.worker) for r in self._members))
+        board.clear(self._app)
 
     async def check_health(self) -> None:
         """Called by Serve: a controller whose loop has ended is no controller."""
@@ -118,6 +131,7 @@ class Controller:
             elif isinstance(action, Drain):
                 await self._apply(action.worker, DrainAsked())
         self._forget_replaced()
+        board.post(self._app, self._status())
         if self._told_version != self._members.version:
             async with self._changed:
                 self._told_version = self._members.version
@@ -164,10 +178,17 @@ class Controller:
         limits = Limits(self._config.pool(record.role).start_timeout_s, self._config.router.worker_timeout_s)
         for instruction in self._members.apply(worker, event, time.time(), limits):
             if isinstance(instruction, Kill):
-                log.warning("controller: %s is gone: %s", worker, self._members.get(worker).phase)  # type: ignore[union-attr]
+                self._gone(worker)
                 self._spawn(self._placement.remove(worker))
             else:
                 await self._placement.drain(worker)
+
+    def _gone(self, worker: WorkerId) -> None:
+        record = self._members.get(worker)
+        assert record is not None
+        log.warning("controller: %s is gone: %s", worker, record.phase)
+        if record.phase not in ENDED_ON_PURPOSE:
+            self._failures.append({"worker": worker, "at": time.time(), "reason": record.phase, "was_ready": record.card is not None})
 
     def _create_later(self, action: Create) -> None:
         self._waiting_creates[action.role] += 1
@@ -209,7 +230,7 @@ class Controller:
     def _forget_replaced(self) -> None:
         """Gone workers nobody waits for: drained and stopped ones."""
         for record in self._members:
-            if record.state is WorkerState.GONE and record.phase in ("drained", "stopped", "stopped before it was ready"):
+            if record.state is WorkerState.GONE and record.phase in ENDED_ON_PURPOSE:
                 self._members.remove(record.worker)
                 self._reports.pop(record.worker, None)
 

@@ -39,6 +39,9 @@ class Drain:
 
 Action = Create | Drain
 
+ENDED_ON_PURPOSE = frozenset({"drained", "stopped", "stopped before it was ready"})
+"""Phases of gone workers that somebody wanted gone; all the others died."""
+
 _FIRST_BACKOFF_S = 1.0
 _LONGEST_BACKOFF_S = 60.0
 
@@ -104,7 +107,7 @@ def reconcile(records: Iterable[WorkerRecord], wanted: Mapping[Role, int], spec_
         stale = [r for r in alive if r.spec_hash != spec_hashes[role]]
         current = sorted((r for r in alive if r.spec_hash == spec_hashes[role]), key=lambda r: r.created_at_s)
         actions += [Drain(r.worker) for r in [*stale, *current[: max(0, len(current) - count)]]]
-        dead = [r for r in by_role[role] if r.state is WorkerState.GONE and r.phase not in ("drained", "stopped")]
+        dead = [r for r in by_role[role] if r.state is WorkerState.GONE and r.phase not in ENDED_ON_PURPOSE]
         for missing in range(count - len(current)):
             restarts = dead[missing].restarts + 1 if missing < len(dead) else 0
             actions.append(Create(role, restarts, _backoff_s(restarts)))

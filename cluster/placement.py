@@ -89,6 +89,7 @@ class Placement:
         if actor is not None:
             try:
                 await asyncio.wait_for(actor.stop.remote(), _STOP_S)
+                log.info("worker %s stopped", worker)
             except (ray.exceptions.RayError, TimeoutError) as error:
                 log.info("worker %s did not stop by itself: %s", worker, type(error).__name__)
             ray.kill(actor)

@@ -86,12 +86,14 @@ class WorkerRuntime:
         return await self._engine.start(progress)
 
     async def run(self) -> str:
-        """Serves until cancelled, or until the engine dies: then every router has been told, and the reason is returned."""
-        tasks = [asyncio.create_task(loop(), name=loop.__name__) for loop in (self._listen, self._pulse)]
+        """Serves until cancelled, or until the engine dies: then every router has been told, and the reason is returned.
+
+        Raises whatever else ends one of the loops: a worker that still answers but hears nothing would be worse than none.
+        """
+        tasks = [asyncio.create_task(loop(), name=loop.__name__) for loop in (self._step, self._listen, self._pulse)]
         try:
-            while True:
-                outputs, report = await self._engine.step()
-                await self._deliver(outputs, report)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            raise next(iter(done)).exception() or AssertionError("these loops have no end")
         except EngineFailedError as error:
             log.error("worker %s: engine failed: %s", self.worker, error.reason)
             await self._fail_all(error.reason)
@@ -132,10 +134,12 @@ class WorkerRuntime:
             router, frames = await self._end.receive()
             try:
                 await self._handle(router, frames)
-            except (msgspec.DecodeError, msgspec.ValidationError, IndexError, TypeError, NotImplementedError) as error:
+            except (msgspec.DecodeError, IndexError) as error:
                 log.warning("worker %s: dropped a message from %s that is not one of ours: %s", self.worker, router, error)
             except EngineFailedError as error:
                 log.error("worker %s: %s", self.worker, error.reason)  # run() sees the same and ends the worker
+            except Exception:  # whatever one message does, the others must be heard
+                log.exception("worker %s: could not handle a message from %s", self.worker, router)
 
     async def _handle(self, router: RouterId, frames: list[bytes]) -> None:
         message = decode_from_router(frames[0])
@@ -150,11 +154,18 @@ class WorkerRuntime:
             await self._end.send(router, Pulse(self.epoch, self.load))
 
     async def _add(self, router: RouterId, add: AddLeg, frames: list[bytes]) -> None:
-        reason = worker_mismatch(add.epoch, self.epoch, self.worker) or ("it is draining" if self.draining else None)
+        # A request whose client has tokens already is not a new one: it was planned before anybody knew of the draining.
+        draining = "it is draining" if self.draining and not add.emitted else None
+        reason = worker_mismatch(add.epoch, self.epoch, self.worker) or draining
         if reason:
             await self._end.send(router, Refused(add.leg, self.epoch, reason))
             return
-        request = self._handlers[add.kind].engine_request(add, self._requests.decode(frames))
+        try:
+            request = self._handlers[add.kind].engine_request(add, self._requests.decode(frames))
+        except Exception as error:  # vLLM's decoder raises anything on what it cannot read; without an answer the client waits for ever
+            log.warning("worker %s: cannot read the request of leg %s: %r", self.worker, add.leg, error)
+            await self._end.send(router, Failed(self.epoch, [add.leg], f"its request cannot be read: {error!r}"))
+            return
         self._owners[add.leg] = router
         self._kinds[add.leg] = add.kind
         await self._engine.add(request)
@@ -175,10 +186,13 @@ class WorkerRuntime:
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
+    async def _step(self) -> None:
+        while True:
+            outputs, report = await self._engine.step()
+            await self._deliver(outputs, report)
+
     async def _deliver(self, outputs: EngineCoreOutputs, report: StepReport) -> None:
         self.ticked_at_s = self._clock()
-        for handler in self._handlers.values():
-            handler.stepped(report)
         for transfer in report.transfers:
             if owner := self._owners.get(transfer.leg):
                 self._transfers[owner].append(transfer)
@@ -195,6 +209,8 @@ class WorkerRuntime:
                     handles[owner][leg] = handle
                 output.kv_transfer_params = None
                 self._forget(leg)
+        for handler in self._handlers.values():  # after the outputs: a lease may end in the step it began in
+            handler.stepped(report)
         load = self.load
         for router, theirs in by_router.items():
             message = StepOutputs(self.epoch, load, handles[router], self._transfers.pop(router, []), take_queue_seconds(theirs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.serve import Application
@@ -10,8 +10,18 @@ from ray.serve import Application
 from cluster.controller import Controller
 from core.config import BatonConfig
 from deploy.model import model_path
-from deploy.worker import build_worker
 from router.ingress import Router
+
+if TYPE_CHECKING:
+    from cluster.runtime import WorkerRuntime
+    from cluster.spec import WorkerSpec
+
+
+def build_worker(spec: WorkerSpec, node_address: str) -> WorkerRuntime:
+    """Composes a worker. Only this name crosses Ray: engines are imported in the worker's process, nowhere else."""
+    from deploy import worker
+
+    return worker.build_worker(spec, node_address)
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -25,6 +35,7 @@ def build(args: dict[str, Any]) -> Application:
         name="Controller",
         num_replicas=1,
         max_ongoing_requests=1000,
+        graceful_shutdown_wait_loop_s=0.2,
         health_check_period_s=5,
         ray_actor_options={"num_cpus": 0},
     )(Controller).bind(plain, build_worker)
@@ -32,6 +43,7 @@ def build(args: dict[str, Any]) -> Application:
         name="Router",
         num_replicas=config.router.replicas,
         max_ongoing_requests=config.router.max_ongoing_requests,
+        graceful_shutdown_wait_loop_s=0.2,
         ray_actor_options={"num_cpus": config.router.num_cpus, "runtime_env": {"env_vars": dict(config.engine.env)}},
     )(Router)
     app: Application = router.bind(plain, model_path(config), controller)

@@ -6,15 +6,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from deploy import cmd_check_config, cmd_demo_model
+from deploy import cmd_check_config, cmd_demo, cmd_demo_model, cmd_down, cmd_status, cmd_up
 
 COMMANDS = [
+    cmd_demo,
+    cmd_up,
+    cmd_status,
+    cmd_down,
     cmd_check_config,
     cmd_demo_model,
 ]
 
 EXAMPLES = """\
 examples:
+  baton demo                                        see it work on this machine
+  baton up deploy/config/cpu-demo.yaml              serve what a file asks for, until Ctrl-C
+  baton status                                      who is there, and how busy
   baton check-config deploy/config/cpu-demo.yaml    is this file right, and what does it ask for?
   baton COMMAND --help                              more, with examples
 """

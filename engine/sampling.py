@@ -46,7 +46,7 @@ def discarded_sample(sampling: SamplingParams) -> SamplingParams:
     changed.temperature = 0.0
     changed.top_p, changed.top_k, changed.min_p = 1.0, 0, 0.0
     changed.seed = None
-    changed.logprobs = None
+    changed.logprobs = changed.logprob_token_ids = None
     changed.structured_outputs = None
     changed.presence_penalty = changed.frequency_penalty = 0.0
     changed.repetition_penalty = 1.0

@@ -75,7 +75,10 @@ class Dispatcher:
     def worker_lost(self, worker: WorkerId, reason: str) -> None:
         """The worker can no longer be reached, or its life is over."""
         for entry in list(self._entries.values()):
-            if worker in entry.flow.legs.values():
+            lost = [leg for leg, holder in entry.flow.legs.items() if holder == worker]
+            for leg in lost:
+                self._ended(leg)
+            if lost:
                 self._act(entry, entry.flow.handle(f.WorkerLost(worker, reason)))
 
     def view(self) -> View:
@@ -140,7 +143,13 @@ class Dispatcher:
     def _leg_event(self, leg: LegId, event: f.Event) -> None:
         entry = self._entry_of(leg)
         if entry is not None:
+            self._ended(leg)
             self._act(entry, entry.flow.handle(event))
+
+    def _ended(self, leg: LegId) -> None:
+        """Nothing more is expected of a leg; should its worker say something all the same, it is told to stop."""
+        self._inflight.ended(leg)
+        self._owners.pop(leg, None)
 
     def _entry_of(self, leg: LegId) -> _Entry | None:
         owner = self._owners.get(leg)
@@ -203,13 +212,12 @@ class Dispatcher:
             elif isinstance(instruction, f.AskPlan):
                 self._plan(entry, instruction)
             elif isinstance(instruction, f.SendLeg):
-                self._send_leg(entry, instruction)
+                self._send_leg(entry, instruction, ready)
             elif isinstance(instruction, f.AbortLeg):
-                self._inflight.ended(instruction.leg)
-                self._owners.pop(instruction.leg, None)
+                self._ended(instruction.leg)
                 self._send(instruction.worker, AbortLegs([instruction.leg]))
             elif isinstance(instruction, f.Fail):
-                self._fail(entry, instruction.reason)
+                self._fail(entry, instruction.reason, ready)
             elif isinstance(instruction, f.Finished):
                 self._forget(entry)
 
@@ -243,13 +251,14 @@ class Dispatcher:
         event: f.Event = f.NoPlan() if decision.chosen is None else f.Planned(decision.chosen.plan)
         self._act(entry, entry.flow.handle(event))
 
-    def _send_leg(self, entry: _Entry, order: f.SendLeg) -> None:
+    def _send_leg(self, entry: _Entry, order: f.SendLeg, ready: list[EngineCoreOutput] | None) -> None:
         timeline = entry.timeline
         link = self._links.get(order.worker)
         self._owners[order.leg] = entry.flow.request
         entry.kinds[order.leg] = order.kind
-        if link is None:
-            self._act(entry, entry.flow.handle(f.Refused(order.leg, f"{order.worker} is gone")))
+        if link is None or not link.up:  # lost since it was chosen: what is sent now would wait for a worker that may never come back
+            self._ended(order.leg)
+            self._act(entry, entry.flow.handle(f.Refused(order.leg, f"{order.worker} cannot be reached any more")), None, ready)
             return
         context = timeline.prompt_tokens + len(order.emitted)
         left = max(0, timeline.max_tokens - len(order.emitted))
@@ -263,10 +272,14 @@ class Dispatcher:
         message = AddLeg(order.leg, link.card.epoch, order.kind, list(order.emitted), order.first_token_counts, order.handle)
         self._send(order.worker, message, entry.frames)
 
-    def _fail(self, entry: _Entry, reason: str) -> None:
+    def _fail(self, entry: _Entry, reason: str, ready: list[EngineCoreOutput] | None) -> None:
         log.warning("router: request %s failed: %s", entry.flow.request, reason)
         entry.timeline.outcome, entry.timeline.error = "failed", reason
-        self._deliver([error_output(entry.request.request_id)])
+        last = error_output(entry.request.request_id)
+        if ready is None:
+            self._deliver([last])
+        else:
+            ready.append(last)  # behind this step's tokens, which are on their way to the client
 
     def _forget(self, entry: _Entry) -> None:
         entry.timeline.finished_s = self._clock() - entry.timeline.began_s

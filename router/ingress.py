@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
@@ -15,8 +16,6 @@ from core.ids import RouterId
 from core.worker import Role
 from router.balancer.balancer import Balancer
 from router.balancer.registry import make_policy
-from router.dispatcher import Dispatcher
-from router.members import Members
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +27,9 @@ class Router:
     async def __init__(self, config: dict[str, Any], model: str, controller: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         # vLLM only from here on: the class is imported where no engine is installed, too (the head node's Serve controller).
         from router.cluster_client import ClusterClient
+        from router.dispatcher import Dispatcher
         from router.front_half import RouterLLM, build_server, connect_server, front_half_config
+        from router.members import Members
         from router.routes import install
 
         settings = BatonConfig.model_validate(config)
@@ -41,6 +42,10 @@ class Router:
             membership: Membership | None = await controller.membership.remote(known_version)
             return membership
 
+        async def status() -> dict[str, Any]:
+            known: dict[str, Any] = await asyncio.wait_for(controller.status.remote(), 5.0)
+            return known
+
         self.members = Members(
             self.name, self.dispatcher, fetch, hello_s=settings.router.heartbeat_s, silence_s=settings.router.worker_timeout_s
         )
@@ -49,7 +54,7 @@ class Router:
         self._llm = RouterLLM(vllm_config, client)
         server = build_server(model, settings.served_name, vllm_config, settings.router.server_args)
         await connect_server(server, self._llm)
-        self._app = install(server, self.name, self.dispatcher, settings.router.retry_after_s)
+        self._app = install(server, self.name, self.dispatcher, status, settings.router.retry_after_s)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app

@@ -23,6 +23,9 @@ OnLost = Callable[["WorkerLink", str], None]
 class WorkerLink:
     """Open until ``close``. ``up`` says whether the worker is reachable now; ``on_lost`` is called each time it stops being.
 
+    Up is a connection that stands and over which the worker has spoken. What it said before the connection broke may be read
+    later than the break; that does not make it up again.
+
     A link outlives a broken connection: ZMQ connects again by itself, and the worker is the same one as long as its epoch is.
     """
 
@@ -30,6 +33,7 @@ class WorkerLink:
         self.card = card
         self.load = WorkerLoad(free_blocks=card.facts.num_blocks, num_blocks=card.facts.num_blocks)
         self.up = False
+        self._connected = False
         self._end = end
         self._hello_s = hello_s
         self._on_message = on_message
@@ -74,8 +78,11 @@ class WorkerLink:
                 continue  # another life of the worker; the controller will tell of it
             if isinstance(message, StepOutputs | Pulse):
                 self.load = message.load
-                self.up = True
-            self._on_message(self, message, frames[1:])
+                self.up = self._connected
+            try:
+                self._on_message(self, message, frames[1:])
+            except Exception:  # one message that nobody can use must not end the reading of all that follow
+                log.exception("link: a message from %s could not be handled", self.card.worker)
 
     def _answer(self, answer: Answer) -> None:
         future = self._calls.get(answer.number)
@@ -88,6 +95,7 @@ class WorkerLink:
 
     async def _watch(self) -> None:
         async for connected in self._end.connections():
+            self._connected = connected
             if connected:
                 self.send(Hello())
             elif self.up:
@@ -97,7 +105,8 @@ class WorkerLink:
 
     async def _greet(self) -> None:
         while True:
-            self.send(Hello())
+            if self._connected:  # else they would pile up for as long as the worker is away
+                self.send(Hello())
             await asyncio.sleep(self._hello_s)
 
     def _fail_calls(self, reason: str) -> None:

@@ -49,8 +49,12 @@ class Members:
                 self._version = -1
                 await asyncio.sleep(_RETRY_S)
                 continue
-            if membership is not None:
+            if membership is None:
+                continue
+            try:
                 await self.follow(membership)
+            except Exception:  # an address or key nobody can use; the workers before it in the list are served
+                log.exception("router: could not follow membership %d", membership.version)
 
     async def follow(self, membership: Membership) -> None:
         """Opens links to new workers, closes those to gone ones, and passes on state changes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, HTTPException
@@ -11,8 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.ids import RouterId
 from router.dispatcher import Dispatcher
 
+Status = Callable[[], Awaitable[dict[str, Any]]]
+"""Asks the controller."""
 
-def baton_routes(router: RouterId, dispatcher: Dispatcher) -> APIRouter:
+
+def baton_routes(router: RouterId, dispatcher: Dispatcher, status: Status) -> APIRouter:
     """``/v1/baton/...``: what this router did and what it sees. Only what this replica knows."""
     routes = APIRouter(prefix="/v1/baton", tags=["baton"])
 
@@ -28,6 +32,14 @@ def baton_routes(router: RouterId, dispatcher: Dispatcher) -> APIRouter:
     async def newest_requests(limit: int = 20) -> dict[str, Any]:
         """The newest requests' timelines, newest first."""
         return {"router": router, "timelines": [t.as_dict() for t in dispatcher.timelines.newest(max(1, min(limit, 200)))]}
+
+    @routes.get("/status")
+    async def cluster_status() -> dict[str, Any]:
+        """What the controller knows: pools, workers, their states, ages, addresses and load."""
+        try:
+            return await status()
+        except Exception as error:
+            raise HTTPException(503, f"the controller does not answer: {type(error).__name__}; requests are served all the same") from None
 
     @routes.get("/workers")
     async def workers() -> dict[str, Any]:
@@ -81,7 +93,7 @@ class BatonHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
-def install(app: FastAPI, router: RouterId, dispatcher: Dispatcher, retry_after_s: float) -> ASGIApp:
+def install(app: FastAPI, router: RouterId, dispatcher: Dispatcher, status: Status, retry_after_s: float) -> ASGIApp:
     """vLLM's app with both. Wrapped from outside: vLLM's own set-up has closed the list of middlewares."""
-    app.include_router(baton_routes(router, dispatcher))
+    app.include_router(baton_routes(router, dispatcher, status))
     return BatonHeaders(app, router, retry_after_s)

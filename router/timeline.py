@@ -54,8 +54,11 @@ class Timeline:
     error: str | None = None
 
     def decided(self, decision: Decision) -> None:
-        """A plan was made, or could not be."""
+        """A plan was made, or could not be. What an earlier attempt did is forgotten: the phases are those of the last one."""
         self.attempts += 1
+        self.sent_s = self.queue_s = self.handed_off_s = self.decoding_s = None
+        self.cached_tokens = self.transferred_tokens = self.decode_cached_tokens = self.recomputed_tokens = 0
+        self.transfer_bytes, self.transfer_s = 0, 0.0
         self.plan_reason = decision.reason
         if decision.chosen is not None:
             self.policy_reason = decision.chosen.reason
@@ -86,7 +89,7 @@ class Timeline:
         return {
             "route": self.sent_s,
             "queue": self.queue_s,
-            "prefill": _less(_less(self.handed_off_s or self.first_token_s, self.sent_s), queued),
+            "prefill": _less(_less(self.first_token_s if self.handed_off_s is None else self.handed_off_s, self.sent_s), queued),
             "handoff": _less(self.decoding_s, self.handed_off_s) if self.was_split else None,
             "decode": _less(self.finished_s, decode_from),
         }
@@ -109,16 +112,23 @@ def _less(later: float | None, earlier: float | None) -> float | None:
 
 @dataclass(slots=True)
 class TimelineBook:
-    """The newest ``limit`` timelines of one router, by the id the client knows."""
+    """The newest ``limit`` timelines of one router, by the id the client knows. Clients choose that id and may use it again."""
 
     limit: int = 2000
     _by_client: OrderedDict[str, list[Timeline]] = field(default_factory=OrderedDict)
+    _count: int = 0
 
     def add(self, timeline: Timeline) -> None:
-        """Keeps a new timeline; forgets the oldest request beyond the limit."""
+        """Keeps a new timeline; forgets the oldest of the least recent client request beyond the limit."""
         self._by_client.setdefault(timeline.client_request, []).append(timeline)
-        while len(self._by_client) > self.limit:
-            self._by_client.popitem(last=False)
+        self._by_client.move_to_end(timeline.client_request)
+        self._count += 1
+        while self._count > self.limit:
+            oldest, timelines = next(iter(self._by_client.items()))
+            del timelines[0]
+            self._count -= 1
+            if not timelines:
+                del self._by_client[oldest]
 
     def of(self, client_request: str) -> list[Timeline]:
         """All timelines of a client's request; empty when unknown (any more)."""
@@ -128,7 +138,7 @@ class TimelineBook:
         """The newest requests' timelines, newest first."""
         newest: list[Timeline] = []
         for timelines in reversed(self._by_client.values()):
-            newest += timelines
+            newest += reversed(timelines)
             if len(newest) >= count:
                 break
         return newest[:count]

@@ -51,6 +51,7 @@ def _looks_back(sampling: SamplingParams) -> str | None:
         "bad_words": bool(sampling.bad_words),  # words of several tokens
         "thinking_token_budget": sampling.thinking_token_budget is not None,
         "repetition_detection": sampling.repetition_detection is not None,
+        "trace_decode_token_ids": sampling.trace_decode_token_ids is not None,  # told by their place in the output
         "custom logits processor arguments": bool(sampling.extra_args),
     }
     return next((name for name, found in checks.items() if found), None)

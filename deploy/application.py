@@ -1,0 +1,108 @@
+"""One Baton application on the Ray cluster this process is connected to: deploy, watch it come up, take it away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import Any
+
+from cluster import board
+from core.errors import BatonError
+from core.worker import Role
+from deploy.check_config import ServeFile
+from deploy.progress import Progress
+
+_POLL_S = 0.3
+_FAILED_STARTS = 2
+"""Once may be bad luck, a port taken in the meantime; twice is the configuration."""
+
+
+class DeployError(BatonError):
+    """The application did not come up; the text says what is known and where to look."""
+
+
+class Deployment:
+    """``file`` is what to run."""
+
+    def __init__(self, file: ServeFile, progress: Progress) -> None:
+        self._file = file
+        self._progress = progress
+        self._deploying: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    async def up(self) -> None:
+        """Deploys and returns when the routers and every worker are ready. Raises DeployError."""
+        self._progress.wait_for("starting the controller and the router")
+        self._deploying = threading.Thread(target=self._deploy, name="serve-run", daemon=True)
+        self._deploying.start()
+        seen: dict[str, str] = {}
+        while not self._is_ready(seen):  # noqa: ASYNC110 - what is waited for happens in other processes
+            await asyncio.sleep(_POLL_S)
+
+    def _deploy(self) -> None:
+        """Serve waits for the routers itself; on a thread, so that workers can be watched meanwhile."""
+        from ray import serve
+
+        from deploy.app import build
+
+        # Serve tells on stderr what it does, in its own words and at its own length; Progress tells it shorter.
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        try:
+            options = dict(self._file.raw.get("http_options") or {})
+            serve.start(http_options={"host": self._file.http_host, "port": self._file.http_port, **options})
+            application = build(self._file.config.model_dump(mode="json"))
+            serve.run(application, name=self._file.application, route_prefix=self._file.route_prefix)
+        except BaseException as error:  # SystemExit too: vLLM's argument parser ends that way
+            self._failure = error
+
+    def _is_ready(self, seen: dict[str, str]) -> bool:
+        if self._failure is not None:
+            raise DeployError(f"the application did not start: {_why(self._failure)}") from self._failure
+        status = board.read(self._file.application)
+        if status is None:
+            return False
+        self._give_up_on_failures(status)
+        for worker in status["workers"]:
+            self._report(worker, seen)
+        waited_for = [w["worker"] for w in status["workers"] if w["state"] != "ready"]
+        assert self._deploying is not None
+        if self._deploying.is_alive():
+            waited_for.append("router")
+        elif seen.setdefault("router", "ready") != "said":
+            seen["router"] = "said"
+            self._progress.say(f"{'router':<16} ready at http://{self._file.http_host}:{self._file.http_port}{self._file.route_prefix}")
+        self._progress.wait_for("waiting for " + ", ".join(waited_for) if waited_for else "")
+        wanted = sum(self._file.config.pool(role).count for role in Role)
+        ready = sum(worker["state"] == "ready" for worker in status["workers"])
+        return ready >= wanted and not waited_for
+
+    def _give_up_on_failures(self, status: dict[str, Any]) -> None:
+        """A worker that never started will not do so the next time either; the controller would try for ever."""
+        never_ready = [failure for failure in status["failures"] if not failure["was_ready"]]
+        if len(never_ready) >= _FAILED_STARTS:
+            raise DeployError(f"{never_ready[-1]['worker']} could not start: {never_ready[-1]['reason']}")
+
+    def _report(self, worker: dict[str, Any], seen: dict[str, str]) -> None:
+        name, phase = worker["worker"], worker["phase"]
+        if seen.get(name) == phase:
+            return
+        seen[name] = phase
+        if worker["state"] == "gone":
+            self._progress.say(f"{name:<16} is gone: {phase}")
+        elif worker["state"] == "ready":
+            self._progress.say(f"{name:<16} ready after {worker['ready_after_s']:.1f} s, {worker['num_blocks']} KV blocks")
+        else:
+            self._progress.say(f"{name:<16} {phase}")
+
+    def down(self) -> None:
+        """Deletes the application; its controller ends the workers. Blocks until that is done."""
+        from ray import serve
+
+        serve.delete(self._file.application)
+        self._progress.say("the application is gone")
+
+
+def _why(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,88 @@
+"""``baton status``: pools, workers, their roles, load, addresses and ages."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import urllib.error
+import urllib.request
+from typing import Any
+
+EXAMPLES = """\
+examples:
+  baton status                                  what runs on this machine
+  baton status --url http://router:8000         what a router elsewhere belongs to
+  baton status --json                           for programs
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "status",
+        help="pools, workers, load, addresses, ages",
+        description="Asks a router what its controller knows. Exits with 1 if any pool is short of ready workers.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--url", help="a router's address (default: that of the running `baton up`)")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from deploy import run_state
+
+    url = arguments.url
+    if url is None:
+        state = run_state.read()
+        if state is None:
+            print("nothing of yours is up on this machine; start it with `baton up FILE`, or name a router: --url", file=sys.stderr)
+            return 1
+        url = state.url
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/v1/baton/status", timeout=10) as answer:
+            status: dict[str, Any] = json.load(answer)
+    except (urllib.error.URLError, TimeoutError, json.JSONDecodeError) as error:
+        print(f"{url} does not answer ({error}); is it still starting? See the terminal or log of `baton up`", file=sys.stderr)
+        return 1
+    print(json.dumps(status, indent=2) if arguments.json else table(status, url))
+    ready = {role: sum(w["role"] == role and w["state"] == "ready" for w in status["workers"]) for role in status["wanted"]}
+    return 0 if all(ready[role] >= wanted for role, wanted in status["wanted"].items()) else 1
+
+
+def table(status: dict[str, Any], url: str) -> str:
+    """The status for people."""
+    columns = ("worker", "role", "state", "running", "waiting", "KV used", "leased", "age", "restarts", "address", "node")
+    rows = [columns, *(_row(worker) for worker in sorted(status["workers"], key=lambda w: (w["role"] != "prefill", w["worker"])))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    pools = ", ".join(
+        f"{role} {sum(w['role'] == role and w['state'] == 'ready' for w in status['workers'])}/{wanted} ready"
+        for role, wanted in status["wanted"].items()
+    )
+    return "\n".join([f"{status['app']}: {status['model']} at {url}; {pools}", "", *lines])
+
+
+def _row(worker: dict[str, Any]) -> tuple[str, ...]:
+    blocks, free = worker["num_blocks"], worker["free_blocks"]
+    return (
+        worker["worker"],
+        worker["role"],
+        worker["state"] if worker["state"] != "starting" else f"starting: {worker['phase']}",
+        str(worker["running"]),
+        str(worker["waiting"]),
+        f"{100 * (blocks - free) / blocks:.0f} %" if blocks else "-",
+        f"{worker['leased_blocks']} blocks",
+        _age(worker["age_s"]),
+        str(worker["restarts"]),
+        worker["address"] or "-",
+        worker["node"] or "-",
+    )
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
