@@ -36,7 +36,7 @@ format: setup ## Mend what ruff can mend
 	@$(BIN)/ruff format
 
 bench: setup ## Measure against a plain vLLM server, side by side; writes docs/benchmarks.md
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m benchmarks
 
 lock: setup ## Resolve both locks anew, each for Linux on x86_64 and Python 3.11
 	$(COMPILE) requirements/cpu.in --override requirements/overrides.txt --find-links "$(TORCH_CPU)" -o requirements/cpu.lock

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from cluster.spec import WorkerSpec
 
 
+ROUTER_ENV = {"VLLM_TARGET_DEVICE": "cpu"}
+"""Without it vLLM's GPU build looks for a GPU when its front half is imported and, on a node that has none, gives up."""
+
+
 def build_worker(spec: WorkerSpec, node_address: str) -> WorkerRuntime:
     """Composes a worker. Only this name crosses Ray: engines are imported in the worker's process, nowhere else."""
     from deploy import worker
@@ -44,7 +48,7 @@ def build(args: dict[str, Any]) -> Application:
         num_replicas=config.router.replicas,
         max_ongoing_requests=config.router.max_ongoing_requests,
         graceful_shutdown_wait_loop_s=0.2,
-        ray_actor_options={"num_cpus": config.router.num_cpus, "runtime_env": {"env_vars": dict(config.engine.env)}},
+        ray_actor_options={"num_cpus": config.router.num_cpus, "runtime_env": {"env_vars": {**ROUTER_ENV, **config.engine.env}}},
     )(Router)
     app: Application = router.bind(plain, model_path(config), controller)
     return app

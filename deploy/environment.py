@@ -1,8 +1,11 @@
-"""What Ray and its libraries read from the environment. Has to be set before ray is imported, so this imports nothing."""
+"""What Ray and its libraries read from the environment. Has to be set before ray is imported, so this imports nothing of it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+from pathlib import Path
 
 DEFAULTS = {
     # Serve's own HTTP proxy costs 200 ms of TTFT at 64 streams; HAProxy and the throughput mode bring that to about 16.
@@ -13,13 +16,49 @@ DEFAULTS = {
 }
 
 ON_ONE_MACHINE = {
+    # A call that comes after Ray was shut down must fail. It would start another Ray, which nobody ends.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     # Ray keeps a stopped replica for half a minute, for load balancers far away to notice. Here there is none.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
 }
 
+PORTS_OF_ITS_OWN = (
+    # Serve's helpers listen on fixed ports; a second cluster on the machine, somebody else's, would find them taken.
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+)
 
-def prepare(on_one_machine: bool) -> None:
-    """Sets the defaults; what the user has set wins."""
+FILES_OF_HAPROXY = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+}
+
+
+def prepare(on_one_machine: bool, files: Path | None = None) -> None:
+    """Sets the defaults; what the user has set wins. ``files`` is where HAProxy keeps its own, for a cluster of one machine.
+
+    Left alone, that is /tmp/haproxy-serve: of whoever came first, closed to other users, and never removed.
+    """
     for name, value in {**DEFAULTS, **(ON_ONE_MACHINE if on_one_machine else {})}.items():
         os.environ.setdefault(name, value)
+    if on_one_machine:
+        for name, port in zip(PORTS_OF_ITS_OWN, _free_ports(len(PORTS_OF_ITS_OWN)), strict=True):
+            os.environ.setdefault(name, str(port))
+    if files is not None:
+        for name, value in FILES_OF_HAPROXY.items():
+            os.environ.setdefault(name, str(files / value))
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports nobody listens on now, all different."""
+    with contextlib.ExitStack() as open_sockets:
+        probes = [open_sockets.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

@@ -14,6 +14,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 
 from core.errors import NotReadyError
 from core.ids import RequestId
+from engine.vllm_outputs import merged
 from router.dispatcher import Dispatcher
 from router.members import Members
 
@@ -25,7 +26,7 @@ class ClusterClient(EngineCoreClient):
     resources = SimpleNamespace(engine_dead=False)
 
     def __init__(self, retry_after_s: float) -> None:
-        self._outputs: asyncio.Queue[EngineCoreOutputs] = asyncio.Queue()
+        self._outputs: asyncio.Queue[list[EngineCoreOutput]] = asyncio.Queue()
         self._retry_after_s = retry_after_s
         self._dispatcher: Dispatcher | None = None
         self._members: Members | None = None
@@ -36,7 +37,7 @@ class ClusterClient(EngineCoreClient):
 
     def deliver(self, outputs: list[EngineCoreOutput]) -> None:
         """Where the dispatcher puts a step's outputs."""
-        self._outputs.put_nowait(EngineCoreOutputs(outputs=outputs))
+        self._outputs.put_nowait(outputs)
 
     def check_ready(self) -> None:
         """Raises vLLM's HTTP error 503 when no worker could take a request now."""
@@ -55,7 +56,10 @@ class ClusterClient(EngineCoreClient):
         self._dispatcher.add(request)
 
     async def get_output_async(self) -> EngineCoreOutputs:
-        return await self._outputs.get()
+        steps = [await self._outputs.get()]
+        while not self._outputs.empty():  # steps that came while the front half was busy: it takes them as one
+            steps.append(self._outputs.get_nowait())
+        return EngineCoreOutputs(outputs=steps[0] if len(steps) == 1 else merged(steps))
 
     async def abort_requests_async(self, request_ids: list[str]) -> None:
         assert self._dispatcher is not None
