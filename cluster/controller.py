@@ -223,7 +223,10 @@ class Controller:
             self._members.enter(
                 WorkerRecord(spec.worker, spec.role, spec.epoch, spec.spec_hash, now, heard_at_s=now, restarts=action.restarts)
             )
-            await self._placement.create(spec, self._config.pool(action.role), self._config.engine.env)
+            try:
+                await self._placement.create(spec, self._config.pool(action.role), self._config.engine.env)
+            except Exception as error:  # whatever Ray did not like, the worker is not there
+                await self._apply(spec.worker, Died(_first_line(error)))
         finally:
             self._waiting_creates[action.role] -= 1
 

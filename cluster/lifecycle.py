@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from core.ids import Epoch, WorkerId
 from core.worker import Role, WorkerCard, WorkerLoad, WorkerState
 
+DIED_DRAINING = "died while draining"
+"""Nobody wanted it any more, so nothing is replaced."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
@@ -110,7 +113,7 @@ def transition(record: WorkerRecord, event: Event, now_s: float, limits: Limits)
     if record.state is WorkerState.GONE:
         return record, []
     if isinstance(event, Died):
-        return _gone(record, event.reason)
+        return _gone(record, DIED_DRAINING if record.state is WorkerState.DRAINING else event.reason)
     if isinstance(event, StopAsked):
         return _gone(record, "stopped")
     if isinstance(event, TimePassed):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from cluster.channel import ChannelKeys
-from cluster.lifecycle import Event, Instruction, Limits, WorkerRecord, transition
+from cluster.lifecycle import DIED_DRAINING, Event, Instruction, Limits, WorkerRecord, transition
 from core.ids import WorkerId
 from core.worker import Role, WorkerCard, WorkerState
 
@@ -39,11 +39,12 @@ class Drain:
 
 Action = Create | Drain
 
-ENDED_ON_PURPOSE = frozenset({"drained", "stopped", "stopped before it was ready"})
+ENDED_ON_PURPOSE = frozenset({"drained", "stopped", "stopped before it was ready", DIED_DRAINING})
 """Phases of gone workers that somebody wanted gone; all the others died."""
 
 _FIRST_BACKOFF_S = 1.0
 _LONGEST_BACKOFF_S = 60.0
+_LONG_LIFE_S = 600.0
 
 
 class Members:
@@ -95,8 +96,10 @@ class Members:
 def reconcile(records: Iterable[WorkerRecord], wanted: Mapping[Role, int], spec_hashes: Mapping[Role, str]) -> list[Action]:
     """What is to be done so that every pool has the wanted number of workers of today's configuration.
 
-    Dead workers are replaced (with back-off); workers of an older configuration, and those too many, are drained, the
-    oldest first. Asked again before the actions took effect it may answer the same: creating enters a record at once.
+    Dead workers are replaced (with back-off). Those too many are drained, of an older configuration first, then the oldest.
+    Workers of an older configuration are replaced one at a time, and only while their whole pool is ready: a new
+    configuration must not take a pool out of service for as long as a model loads. Asked again before the actions took
+    effect it may answer the same.
     """
     actions: list[Action] = []
     by_role: dict[Role, list[WorkerRecord]] = {role: [] for role in wanted}
@@ -104,15 +107,25 @@ def reconcile(records: Iterable[WorkerRecord], wanted: Mapping[Role, int], spec_
         by_role[record.role].append(record)
     for role, count in wanted.items():
         alive = [r for r in by_role[role] if r.state in (WorkerState.STARTING, WorkerState.READY)]
+        least_wanted_first = sorted(alive, key=lambda r: (r.spec_hash == spec_hashes[role], r.created_at_s))
+        leaving = least_wanted_first[: max(0, len(alive) - count)]
         stale = [r for r in alive if r.spec_hash != spec_hashes[role]]
-        current = sorted((r for r in alive if r.spec_hash == spec_hashes[role]), key=lambda r: r.created_at_s)
-        actions += [Drain(r.worker) for r in [*stale, *current[: max(0, len(current) - count)]]]
+        settled = all(r.state is WorkerState.READY for r in by_role[role])
+        if not leaving:  # one that has not even started serves nobody: it may go at once
+            leaving = [r for r in stale if r.state is WorkerState.STARTING] or (stale[:1] if settled else [])
+        actions += [Drain(r.worker) for r in leaving]
         dead = [r for r in by_role[role] if r.state is WorkerState.GONE and r.phase not in ENDED_ON_PURPOSE]
-        for missing in range(count - len(current)):
-            restarts = dead[missing].restarts + 1 if missing < len(dead) else 0
+        for missing in range(count - len(alive)):
+            restarts = _restarts(dead[missing]) if missing < len(dead) else 0
             actions.append(Create(role, restarts, _backoff_s(restarts)))
     return actions
 
 
+def _restarts(dead: WorkerRecord) -> int:
+    """The count of a dead worker's replacement. One that lived long did not die of its start: the count begins anew."""
+    return 1 if dead.heard_at_s - dead.created_at_s > _LONG_LIFE_S else dead.restarts + 1
+
+
 def _backoff_s(restarts: int) -> float:
-    return 0.0 if restarts <= 1 else min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2.0 ** (restarts - 2))
+    doublings = min(restarts - 2, 16)  # by far the longest already; a float overflows after a day of deaths
+    return 0.0 if restarts <= 1 else min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2.0**doublings)

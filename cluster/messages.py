@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -108,6 +108,8 @@ class Pulse(msgspec.Struct, frozen=True, tag="pulse"):
 FromRouter = AddLeg | AbortLegs | Call | Hello
 FromWorker = StepOutputs | Refused | Failed | Answer | Pulse
 
+T = TypeVar("T")
+
 _encoder = msgspec.msgpack.Encoder()
 _from_router: msgspec.msgpack.Decoder[FromRouter] = msgspec.msgpack.Decoder(FromRouter)
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
@@ -119,13 +121,20 @@ def encode(message: FromRouter | FromWorker) -> bytes:
 
 
 def decode_from_router(frame: bytes) -> FromRouter:
-    """Raises msgspec.DecodeError or msgspec.ValidationError on anything else."""
-    return _from_router.decode(frame)
+    """Raises msgspec.DecodeError (msgspec.ValidationError is one) on anything else."""
+    return _decode(_from_router, frame)
 
 
 def decode_from_worker(frame: bytes) -> FromWorker:
-    """Raises msgspec.DecodeError or msgspec.ValidationError on anything else."""
-    return _from_worker.decode(frame)
+    """Raises msgspec.DecodeError (msgspec.ValidationError is one) on anything else."""
+    return _decode(_from_worker, frame)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], frame: bytes) -> T:
+    try:
+        return decoder.decode(frame)
+    except UnicodeDecodeError as error:  # msgspec lets this one through
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def worker_mismatch(epoch: Epoch, mine: Epoch, worker: WorkerId) -> str | None:

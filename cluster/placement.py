@@ -69,7 +69,10 @@ class Placement:
         return specs
 
     async def beat(self, worker: WorkerId, timeout_s: float) -> WorkerReport | None:
-        """A worker's report; None when it did not answer in time. Raises ray.exceptions.RayActorError when it is dead."""
+        """A worker's report; None when it did not answer in time, or has no actor yet. Raises ray.exceptions.RayActorError when
+        it is dead."""
+        if worker not in self._actors:
+            return None
         try:
             report: WorkerReport = await asyncio.wait_for(self._actors[worker].beat.remote(), timeout_s)
         except TimeoutError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from typing import Any
 
 from cluster import board
@@ -14,6 +15,9 @@ from deploy.check_config import ServeFile
 from deploy.progress import Progress
 
 _POLL_S = 0.3
+_DEPLOYING_ENDS_S = 10.0
+_LONGEST_REASON = 12
+"""Lines."""
 _FAILED_STARTS = 2
 """Once may be bad luck, a port taken in the meantime; twice is the configuration."""
 
@@ -30,6 +34,7 @@ class Deployment:
         self._progress = progress
         self._deploying: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._ending = False
 
     async def up(self) -> None:
         """Deploys and returns when the routers and every worker are ready. Raises DeployError."""
@@ -41,8 +46,9 @@ class Deployment:
             await asyncio.sleep(_POLL_S)
 
     def _deploy(self) -> None:
-        """Serve waits for the routers itself; on a thread, so that workers can be watched meanwhile."""
+        """Until the routers serve; on a thread, so that workers can be watched meanwhile."""
         from ray import serve
+        from ray.serve.context import _get_global_client
 
         from deploy.app import build
 
@@ -52,9 +58,24 @@ class Deployment:
             options = dict(self._file.raw.get("http_options") or {})
             serve.start(http_options={"host": self._file.http_host, "port": self._file.http_port, **options})
             application = build(self._file.config.model_dump(mode="json"))
-            serve.run(application, name=self._file.application, route_prefix=self._file.route_prefix)
+            target = serve.RunTarget(application, self._file.application, self._file.route_prefix)
+            if not self._ending:
+                serve.run_many([target], wait_for_applications_running=False)
+            # Not Serve's own waiting: that goes on when the application has been deleted, and starts a new Ray when this one has ended.
+            while not self._ending and not self._is_running():
+                time.sleep(_POLL_S)
+            if not self._ending:
+                _get_global_client().wait_for_proxies_serving()
         except BaseException as error:  # SystemExit too: vLLM's argument parser ends that way
             self._failure = error
+
+    def _is_running(self) -> bool:
+        from ray import serve
+
+        status = serve.status().applications.get(self._file.application)
+        if status is not None and status.status == "DEPLOY_FAILED":
+            raise DeployError(status.message)
+        return status is not None and status.status == "RUNNING"
 
     def _is_ready(self, seen: dict[str, str]) -> bool:
         if self._failure is not None:
@@ -81,7 +102,9 @@ class Deployment:
         """A worker that never started will not do so the next time either; the controller would try for ever."""
         never_ready = [failure for failure in status["failures"] if not failure["was_ready"]]
         if len(never_ready) >= _FAILED_STARTS:
-            raise DeployError(f"{never_ready[-1]['worker']} could not start: {never_ready[-1]['reason']}")
+            raise DeployError(
+                f"{never_ready[-1]['worker']} could not start with the model {self._file.config.model}: {never_ready[-1]['reason']}"
+            )
 
     def _report(self, worker: dict[str, Any], seen: dict[str, str]) -> None:
         name, phase = worker["worker"], worker["phase"]
@@ -99,10 +122,20 @@ class Deployment:
         """Deletes the application; its controller ends the workers. Blocks until that is done."""
         from ray import serve
 
-        serve.delete(self._file.application)
-        self._progress.say("the application is gone")
+        self._ending = True
+        try:
+            serve.delete(self._file.application)
+        except Exception as error:  # Ray's trees of errors have no common root; whatever it was, Ray itself is ended next
+            self._progress.say(f"the application could not be deleted: {_why(error)}")
+        else:
+            self._progress.say("the application is gone")
+        if self._deploying is not None:
+            self._deploying.join(_DEPLOYING_ENDS_S)  # or it would go on asking a Ray that has been shut down
 
 
 def _why(error: BaseException) -> str:
+    """What an error says, without the traceback that Serve puts in front of it."""
     lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
+    frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
+    said = lines[frames[-1] + 2 :] if frames else lines  # behind the last frame and its line of code
+    return "\n".join(said[-_LONGEST_REASON:]) or type(error).__name__

@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 
 from deploy.progress import Progress
 
@@ -33,8 +34,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.address:
         return _on_cluster(arguments.address, arguments.app)
-    import psutil
-
     from deploy import run_state
 
     state = run_state.read()
@@ -43,15 +42,15 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     progress = Progress()
     progress.wait_for(f"ending process {state.pid}")
-    process = psutil.Process(state.pid)
     os.kill(state.pid, signal.SIGTERM)
-    try:
-        process.wait(_LIMIT_S)
-    except psutil.TimeoutExpired:
+    deadline = time.monotonic() + _LIMIT_S
+    while state.is_running and time.monotonic() < deadline:
+        time.sleep(0.1)
+    progress.end()
+    if state.is_running:
         progress.say(f"process {state.pid} has not ended in {_LIMIT_S:.0f} s; it is still at it, or stuck: kill -9 {state.pid}")
         return 1
-    finally:
-        progress.end()
+    run_state.log_file().unlink(missing_ok=True)  # of an `up --detach`; it ended well and on purpose, so nobody will ask
     progress.say("down")
     return 0
 

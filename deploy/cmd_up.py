@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from deploy.progress import Progress
 if TYPE_CHECKING:
     from deploy.application import Deployment
     from deploy.check_config import ServeFile
+    from deploy.local_ray import LocalRay
 
 EXAMPLES = """\
 examples:
@@ -76,39 +79,44 @@ def serve_here(file: ServeFile, name: str, then: Callable[[Deployment, asyncio.E
     from deploy.local_ray import LocalRay
 
     progress = Progress()
+    if problem := _model_problem(file.config.model) or _port_problem(file.http_host, file.http_port):
+        progress.say(f"failed: {problem}")
+        return 1
     ray = LocalRay(_cpus(file))
-    status = 1
+    status, ended = 1, False
     try:
-        status = asyncio.run(_serve(file, name, then, progress, ray))
+        run_state.write(_url(file), file.application, name)
+        progress.wait_for("starting Ray")
+        ray.start()
+        progress.say("Ray is up")
+        status = asyncio.run(_serve(file, then, progress))
     except (DeployError, RuntimeError, OSError) as error:
         progress.say(f"failed: {error}")
         progress.say(f"logs: {_keep_logs(ray)}")
+    except KeyboardInterrupt:
+        status = 130
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _not_now)
         progress.wait_for("stopping Ray")
-        ray.stop()
-        run_state.clear()
-        progress.say("everything has ended")
+        ended = ray.stop()
+        run_state.forget(os.getpid())
+        progress.say("everything has ended" if ended else "some of Ray's processes would not end")
         progress.end()
-    return status
+    return status if ended else 1
 
 
-async def _serve(
-    file: ServeFile, name: str, then: Callable[[Deployment, asyncio.Event], Awaitable[int]], progress: Progress, ray: object
-) -> int:
-    from deploy import run_state
+def _not_now(number: int, frame: object) -> None:
+    """Takes the place of Python's handlers while everything ends."""
+
+
+async def _serve(file: ServeFile, then: Callable[[Deployment, asyncio.Event], Awaitable[int]], progress: Progress) -> int:
     from deploy.application import Deployment
-    from deploy.local_ray import LocalRay
 
-    assert isinstance(ray, LocalRay)
     stop = asyncio.Event()
-    progress.wait_for("starting Ray")
-    await asyncio.to_thread(ray.start)
-    # Only now: Ray puts a handler of its own in the place of any that was there, and it aborts the process.
+    # Not before Ray is up: it puts handlers of its own in the place of any that were there.
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    progress.say("Ray is up")
-    url = f"http://{file.http_host}:{file.http_port}{file.route_prefix.rstrip('/')}"
-    run_state.write(url, file.application, name)
     deployment = Deployment(file, progress)
     coming_up = asyncio.ensure_future(deployment.up())
     stopped = asyncio.ensure_future(stop.wait())
@@ -118,7 +126,7 @@ async def _serve(
         if coming_up.done():
             coming_up.result()
             progress.wait_for("")
-            progress.say(f"serving {file.config.served_name} at {url}/v1")
+            progress.say(f"serving {file.config.served_name} at {_url(file)}/v1")
             status = await then(deployment, stop)
         else:
             coming_up.cancel()
@@ -130,6 +138,32 @@ async def _serve(
     return status
 
 
+def _url(file: ServeFile) -> str:
+    return f"http://{file.http_host}:{file.http_port}{file.route_prefix.rstrip('/')}"
+
+
+def _model_problem(model: str) -> str | None:
+    """What can be seen without asking a hub: every worker would find it out half a minute later, and say it less well."""
+    looks_like_path = model.startswith(("/", "./", "../", "~"))
+    return (
+        f"there is no model directory {model}; `model` is a directory, a hub name, or demo"
+        if looks_like_path and not Path(model).is_dir()
+        else None
+    )
+
+
+def _port_problem(host: str, port: int) -> str | None:
+    """Why nobody could listen there. Asked first: Ray finds out only after everything else has been started, and does not say so."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have just ended do not count
+        try:
+            probe.bind(address)
+        except OSError as error:
+            return f"cannot listen at {host}:{port}: {error.strerror}; set another `http_options.port`, or end what is there"
+    return None
+
+
 def _cpus(file: ServeFile) -> float:
     config = file.config
     return (
@@ -139,15 +173,13 @@ def _cpus(file: ServeFile) -> float:
     )
 
 
-def _keep_logs(ray: object) -> str:
+def _keep_logs(ray: LocalRay) -> str:
     """Ray's logs vanish with it; a copy stays where an error is to be looked for."""
     import shutil
 
     from deploy import run_state
-    from deploy.local_ray import LocalRay
 
-    assert isinstance(ray, LocalRay)
-    if ray.log_dir is None or not ray.log_dir.exists():
+    if not ray.log_dir.exists():
         return "none were written"
     kept = run_state.run_dir() / time.strftime("logs-%Y%m%d-%H%M%S")
     shutil.copytree(ray.log_dir, kept, dirs_exist_ok=True, ignore_dangling_symlinks=True)
@@ -179,7 +211,7 @@ def _on_cluster(file: ServeFile, address: str) -> int:
 def _detached(path: Path) -> int:
     from deploy import run_state
 
-    log = run_state.run_dir() / "up.log"
+    log = run_state.log_file()
     command = [sys.executable, "-m", "deploy.cli", "up", str(path)]
     with log.open("w+") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from vllm.v1.engine.core_client import AsyncMPClient
     from vllm.v1.metrics.stats import SchedulerStats
 
-RELEASE_KEY = "baton_release"  # kv_transfer.connector reads it inside the engine process
+RELEASE_KEY = "baton_release"
+"""In ``kv_transfer_params`` of a request added with ``abort_immediately``: the legs to release. ``kv_transfer.connector`` reads it."""
+
+_EVENT_LIMIT = 10_000
+"""KV event messages kept for a reader that is behind, or absent; it then sees a hole in the sequence."""
 
 
 class VllmEngine(Engine):
@@ -50,7 +54,7 @@ class VllmEngine(Engine):
 
     async def start(self, progress: Progress) -> EngineFacts:
         progress("importing vLLM")
-        prepare_environment(self._host)
+        prepare_environment(self._host, eager={**default_engine_args(), **self._engine_args}.get("enforce_eager", False))
         try:
             # Blocks this loop until the engine is ready, as vLLM's own server does: its sockets belong to the loop they
             # are made in. Whoever must stay responsive meanwhile runs on another thread.
@@ -89,7 +93,7 @@ class VllmEngine(Engine):
     def _subscribe(self) -> None:
         self._events_context = zmq.asyncio.Context()
         self._events = self._events_context.socket(zmq.SUB)
-        self._events.set_hwm(0)
+        self._events.set_hwm(_EVENT_LIMIT)
         self._events.setsockopt(zmq.LINGER, 0)
         self._events.subscribe(b"kv")
         self._events.connect(f"ipc://{self._events_path}")
@@ -188,8 +192,12 @@ def default_engine_args() -> dict[str, Any]:
     return {"distributed_executor_backend": "uni", "enforce_eager": True}
 
 
-def prepare_environment(host: str) -> None:
-    """Sets what vLLM reads from the environment, before its engine process is started. Values already set win."""
+def prepare_environment(host: str, eager: bool) -> None:
+    """Sets what vLLM reads from the environment, before its engine process is started. Values already set win.
+
+    ``eager``: the model is not compiled. On CPU nothing is then: vLLM compiles a line or two for logprobs all the same, which
+    stops the engine for ten seconds at the first request that asks for them, and ends it where there is no C++ compiler.
+    """
     defaults = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -200,6 +208,8 @@ def prepare_environment(host: str) -> None:
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():
+        if eager:
+            defaults["TORCHDYNAMO_DISABLE"] = "1"
         for name, value in defaults.items():
             os.environ.setdefault(name, value)
     os.environ["VLLM_NIXL_SIDE_CHANNEL_HOST"] = host

@@ -26,6 +26,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.nixl.pull_worker import NixlPu
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.stats import NixlKVConnectorStats
 
 from engine.orphan import exit_with_parent
+from engine.vllm_engine import RELEASE_KEY
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
     from vllm.v1.kv_cache_interface import KVCacheConfig
     from vllm.v1.request import Request
-
-RELEASE_KEY = "baton_release"
-"""In ``kv_transfer_params`` of a request added with ``abort_immediately``: the list of legs to release."""
 
 _RELEASED_ATTRIBUTE = "baton_released"
 

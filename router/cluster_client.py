@@ -7,7 +7,7 @@ import math
 from http import HTTPStatus
 from types import SimpleNamespace
 
-from vllm.exceptions import GracefulHTTPError
+from vllm.exceptions import GracefulHTTPError, VLLMValidationError
 from vllm.tasks import SupportedTask
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest
 from vllm.v1.engine.core_client import EngineCoreClient
@@ -53,6 +53,8 @@ class ClusterClient(EngineCoreClient):
         assert self._dispatcher is not None
         if request.abort_immediately:
             return  # made only of ``kv_transfer_params`` that a client sent; Baton's own leases end elsewhere
+        if request.resumable:
+            raise VLLMValidationError("streaming input cannot be served over several workers")
         self._dispatcher.add(request)
 
     async def get_output_async(self) -> EngineCoreOutputs:

@@ -68,7 +68,7 @@ class WorkerLink:
             frames = await self._end.receive()
             try:
                 message = decode_from_worker(frames[0])
-            except (msgspec.DecodeError, msgspec.ValidationError, IndexError) as error:
+            except (msgspec.DecodeError, IndexError) as error:
                 log.warning("link: dropped a message from %s: %s", self.card.worker, error)
                 continue
             if isinstance(message, Answer):

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.ids import RouterId
 from router.dispatcher import Dispatcher
+from router.leaving import LeavingIsTold
 
 Status = Callable[[], Awaitable[dict[str, Any]]]
 """Asks the controller."""
@@ -94,6 +95,6 @@ class BatonHeaders:
 
 
 def install(app: FastAPI, router: RouterId, dispatcher: Dispatcher, status: Status, retry_after_s: float) -> ASGIApp:
-    """vLLM's app with both. Wrapped from outside: vLLM's own set-up has closed the list of middlewares."""
+    """vLLM's app with all of them. Wrapped from outside: vLLM's own set-up has closed the list of middlewares."""
     app.include_router(baton_routes(router, dispatcher, status))
-    return BatonHeaders(app, router, retry_after_s)
+    return BatonHeaders(LeavingIsTold(app), router, retry_after_s)

@@ -131,8 +131,16 @@ class TimelineBook:
                 del self._by_client[oldest]
 
     def of(self, client_request: str) -> list[Timeline]:
-        """All timelines of a client's request; empty when unknown (any more)."""
-        return self._by_client.get(client_request, [])
+        """All timelines of a client's request; empty when unknown (any more).
+
+        Behind a completion's id vLLM puts the number of the prompt, also when there is only one.
+        """
+        found = list(self._by_client.get(client_request, ()))
+        prompt = 0
+        while (of_prompt := self._by_client.get(f"{client_request}-{prompt}")) is not None:
+            found += of_prompt
+            prompt += 1
+        return found
 
     def newest(self, count: int) -> list[Timeline]:
         """The newest requests' timelines, newest first."""

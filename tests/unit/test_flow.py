@@ -1,0 +1,415 @@
+"""One request's state machine: each arrow by a table, then any order of events by a machine that keeps the workers' side."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cluster.messages import LegKind
+from core.handle import KVHandle
+from core.ids import Epoch, LegId, RequestId, WorkerId, leg_id
+from router.flow import (
+    MAX_ATTEMPTS,
+    Aborted,
+    AbortLeg,
+    AskPlan,
+    Event,
+    Fail,
+    Finish,
+    Finished,
+    Flow,
+    Instruction,
+    LegFailed,
+    LegOutput,
+    NoPlan,
+    Pass,
+    Phase,
+    Planned,
+    Refused,
+    SendLeg,
+    WorkerLost,
+)
+from router.plan import Plan
+from router.traits import Traits
+
+R = RequestId("r")
+P, P2, D, D2 = (WorkerId(name) for name in ("p", "p2", "d", "d2"))
+L0, L1, L2, L3 = (leg_id(R, number) for number in range(4))
+COUNTS = Traits(True, True, "")
+HOLDS = Traits(True, False, "")
+WHOLE = Traits(False, False, "")
+SPLIT = Planned(Plan(P, D))
+
+
+def handle_of(leg: LegId, worker: WorkerId) -> KVHandle:
+    return KVHandle(worker, Epoch(1), leg, 20, 2, 10.0, {})
+
+
+HANDLE = handle_of(L0, P)
+KEPT = LegOutput(L0, [7], Finish.LENGTH, HANDLE)
+NOT_KEPT = LegOutput(L0, [7], Finish.LENGTH)
+
+
+def after(how: Traits, *events: Event) -> tuple[Flow, list[Instruction]]:
+    """A flow that has taken these events, and what the last one made it say."""
+    flow = Flow(R, how)
+    said = flow.start()
+    for event in events:
+        said = flow.handle(event)
+    return flow, said
+
+
+TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
+    # planning
+    "start": (COUNTS, [], Phase.PLANNING, [AskPlan(frozenset())]),
+    "planning, split, first token counts": (COUNTS, [SPLIT], Phase.PREFILLING, [SendLeg(L0, P, LegKind.PREFILL)]),
+    "planning, split, first token does not count": (
+        HOLDS,
+        [SPLIT],
+        Phase.PREFILLING,
+        [SendLeg(L0, P, LegKind.PREFILL, first_token_counts=False)],
+    ),
+    "planning, one worker": (COUNTS, [Planned(Plan(D, D))], Phase.DECODING, [SendLeg(L0, D, LegKind.WHOLE)]),
+    "planning, split plan for what cannot be split": (WHOLE, [SPLIT], Phase.DECODING, [SendLeg(L0, D, LegKind.WHOLE)]),
+    "planning, no worker": (COUNTS, [NoPlan()], Phase.DONE, [Fail("no worker can take the request"), Finished()]),
+    "planning, aborted": (COUNTS, [Aborted()], Phase.DONE, [Finished()]),
+    "planning, somebody is lost": (COUNTS, [WorkerLost(P, "x")], Phase.PLANNING, []),
+    # prefilling
+    "prefilled, kept": (
+        COUNTS,
+        [SPLIT, KEPT],
+        Phase.DECODING,
+        [Pass.ON_UNFINISHED, SendLeg(L1, D, LegKind.DECODE, handle=HANDLE, emitted=(7,))],
+    ),
+    "prefilled, not kept": (COUNTS, [SPLIT, NOT_KEPT], Phase.DECODING, [Pass.ON_UNFINISHED, SendLeg(L1, D, LegKind.DECODE, emitted=(7,))]),
+    "prefilled, held": (HOLDS, [SPLIT, KEPT], Phase.DECODING, [Pass.HOLD, SendLeg(L1, D, LegKind.DECODE, handle=HANDLE)]),
+    "prefilled, held, its thrown away token would have stopped": (
+        HOLDS,
+        [SPLIT, LegOutput(L0, [7], Finish.STOP, HANDLE)],
+        Phase.DECODING,
+        [Pass.HOLD, SendLeg(L1, D, LegKind.DECODE, handle=HANDLE)],
+    ),
+    "prefilled, stopped at once, kept": (
+        COUNTS,
+        [SPLIT, LegOutput(L0, [7], Finish.STOP, HANDLE)],
+        Phase.DONE,
+        [Pass.ON, AbortLeg(L0, P), Finished()],
+    ),
+    "prefilled, stopped at once": (COUNTS, [SPLIT, LegOutput(L0, [7], Finish.STOP)], Phase.DONE, [Pass.ON, Finished()]),
+    "prefilling, error": (
+        COUNTS,
+        [SPLIT, LegOutput(L0, [], Finish.ERROR)],
+        Phase.DONE,
+        [Fail("the engine reported an error for this request"), Finished()],
+    ),
+    "prefilling, refused": (COUNTS, [SPLIT, Refused(L0, "full")], Phase.PLANNING, [AskPlan(frozenset({P}))]),
+    "prefilling, failed": (COUNTS, [SPLIT, LegFailed(L0, "died")], Phase.DONE, [Fail("died"), Finished()]),
+    "prefilling, its worker lost": (COUNTS, [SPLIT, WorkerLost(P, "x")], Phase.PLANNING, [AskPlan(frozenset({P}))]),
+    "prefilling, decode's worker lost": (COUNTS, [SPLIT, WorkerLost(D, "x")], Phase.PREFILLING, []),
+    "prefilling, aborted": (COUNTS, [SPLIT, Aborted()], Phase.DONE, [AbortLeg(L0, P), Finished()]),
+    "prefilling, planned again": (COUNTS, [SPLIT, Planned(Plan(P2, D2))], Phase.PREFILLING, []),
+    "prefilling, no plan": (COUNTS, [SPLIT, NoPlan()], Phase.PREFILLING, []),
+    # decoding
+    "decoding, token": (COUNTS, [SPLIT, KEPT, LegOutput(L1, [8])], Phase.DECODING, [Pass.ON]),
+    "decoding, several tokens and the end": (
+        COUNTS,
+        [SPLIT, KEPT, LegOutput(L1, [8, 9], Finish.LENGTH)],
+        Phase.DONE,
+        [Pass.ON, Finished()],
+    ),
+    "decoding, error before it read": (
+        COUNTS,
+        [SPLIT, KEPT, LegOutput(L1, [], Finish.ERROR)],
+        Phase.DONE,
+        [AbortLeg(L0, P), Fail("the engine reported an error for this request"), Finished()],
+    ),
+    "decoding, refused, tokens are out": (
+        COUNTS,
+        [SPLIT, KEPT, Refused(L1, "full")],
+        Phase.DONE,
+        [AbortLeg(L0, P), Fail("full"), Finished()],
+    ),
+    "decoding, refused, nothing is out": (
+        HOLDS,
+        [SPLIT, KEPT, Refused(L1, "full")],
+        Phase.PLANNING,
+        [AbortLeg(L0, P), AskPlan(frozenset({D}))],
+    ),
+    "decoding, lost, nothing is out": (
+        HOLDS,
+        [SPLIT, KEPT, WorkerLost(D, "x")],
+        Phase.PLANNING,
+        [AbortLeg(L0, P), AskPlan(frozenset({D}))],
+    ),
+    "decoding, lost, tokens are out": (
+        COUNTS,
+        [SPLIT, NOT_KEPT, WorkerLost(D, "x")],
+        Phase.DONE,
+        [Fail("worker d was lost: x"), Finished()],
+    ),
+    "decoding, the keeper lost": (COUNTS, [SPLIT, KEPT, WorkerLost(P, "x")], Phase.DECODING, []),
+    "decoding, the keeper lost, then aborted": (
+        COUNTS,
+        [SPLIT, KEPT, WorkerLost(P, "x"), Aborted()],
+        Phase.DONE,
+        [AbortLeg(L1, D), Finished()],
+    ),
+    "decoding, aborted before it read": (
+        COUNTS,
+        [SPLIT, KEPT, Aborted()],
+        Phase.DONE,
+        [AbortLeg(L1, D), AbortLeg(L0, P), Finished()],
+    ),
+    "decoding, aborted after it read": (
+        COUNTS,
+        [SPLIT, KEPT, LegOutput(L1, [8]), Aborted()],
+        Phase.DONE,
+        [AbortLeg(L1, D), Finished()],
+    ),
+    "whole, token": (WHOLE, [Planned(Plan(P, P)), LegOutput(L0, [7])], Phase.DECODING, [Pass.ON]),
+    "whole, the end": (WHOLE, [Planned(Plan(P, P)), LegOutput(L0, [7], Finish.STOP)], Phase.DONE, [Pass.ON, Finished()]),
+    "whole, lost before a token": (WHOLE, [Planned(Plan(P, P)), WorkerLost(P, "x")], Phase.PLANNING, [AskPlan(frozenset({P}))]),
+    # what comes too late
+    "an old leg's output": (COUNTS, [SPLIT, Refused(L0, "full"), Planned(Plan(P2, D)), KEPT], Phase.PREFILLING, []),
+    "an old leg's failure": (COUNTS, [SPLIT, KEPT, LegFailed(L0, "died")], Phase.DECODING, []),
+    "an old leg's refusal": (COUNTS, [SPLIT, KEPT, Refused(L0, "full")], Phase.DECODING, []),
+    "a stranger's leg": (COUNTS, [SPLIT, LegOutput(LegId("other:0"), [1])], Phase.PREFILLING, []),
+}
+
+
+@pytest.mark.parametrize(("how", "events", "phase", "said"), TABLE.values(), ids=TABLE.keys())
+def test_arrows(how: Traits, events: list[Event], phase: Phase, said: list[Instruction]) -> None:
+    """What the last event makes of the request, and what is to be done about it."""
+    flow, answer = after(how, *events)
+    assert (flow.phase, answer) == (phase, said)
+
+
+AFTER_DONE: list[Event] = [SPLIT, NoPlan(), KEPT, LegOutput(L1, [1]), Refused(L0, ""), LegFailed(L0, ""), WorkerLost(P, ""), Aborted()]
+
+
+@pytest.mark.parametrize("event", AFTER_DONE, ids=lambda event: type(event).__name__)
+def test_nothing_happens_after_done(event: Event) -> None:
+    """Whatever arrives late."""
+    flow, _ = after(COUNTS, SPLIT, Aborted())
+    assert (flow.handle(event), flow.phase, flow.legs) == ([], Phase.DONE, {})
+
+
+def test_excluded_workers_add_up() -> None:
+    """Everyone who refused or was lost stays excluded, and leg ids are never used twice."""
+    _, said = after(
+        HOLDS, SPLIT, Refused(L0, ""), Planned(Plan(P2, D)), LegOutput(L1, [1], Finish.LENGTH, handle_of(L1, P2)), WorkerLost(D, "x")
+    )
+    assert said == [AbortLeg(L1, P2), AskPlan(frozenset({P, D}))]
+
+
+def test_attempts_are_limited() -> None:
+    """A request that is refused everywhere ends with the last refusal."""
+    flow = Flow(R, COUNTS)
+    flow.start()
+    for number in range(MAX_ATTEMPTS):
+        flow.handle(Planned(Plan(WorkerId(f"p{number}"), D)))
+        said = flow.handle(Refused(leg_id(R, number), f"no {number}"))
+    assert said == [Fail(f"no {MAX_ATTEMPTS - 1}"), Finished()]
+
+
+def test_legs_are_what_the_request_holds() -> None:
+    """Running legs and kept KV; tokens from decode prove that it was read."""
+    for events, held in (
+        ([SPLIT], {L0: P}),
+        ([SPLIT, KEPT], {L0: P, L1: D}),
+        ([SPLIT, NOT_KEPT], {L1: D}),
+        ([SPLIT, KEPT, LegOutput(L1, [8])], {L1: D}),
+        ([SPLIT, KEPT, LegOutput(L1, [8], Finish.STOP)], {}),
+    ):
+        assert after(COUNTS, *events)[0].legs == held
+
+
+# -- any order of events -------------------------------------------------------------------------------------------------------
+
+WORKERS = [P, P2, D, D2]
+
+
+@dataclass
+class Leg:
+    """A leg as its worker sees it."""
+
+    worker: WorkerId
+    kind: LegKind
+    next_token: int
+    running: bool = True
+    keeps: bool = False
+    """KV is kept for a reader."""
+    reads: LegId | None = None
+
+
+@dataclass
+class Cluster:
+    """The workers' side of one request, and the client's."""
+
+    legs: dict[LegId, Leg] = field(default_factory=dict)
+    client: list[int] = field(default_factory=list)
+    asked: bool = False
+    asks: int = 0
+    fails: int = 0
+    finished: int = 0
+
+    def carry_out(self, said: list[Instruction], tokens: list[int]) -> None:
+        for number, instruction in enumerate(said):
+            assert not self.finished, "nothing follows Finished"
+            if isinstance(instruction, Pass):
+                assert number == 0
+                if instruction is not Pass.HOLD:
+                    self.client += tokens
+            elif isinstance(instruction, AskPlan):
+                self.asks += 1
+                self.asked = True
+            elif isinstance(instruction, SendLeg):
+                assert instruction.leg not in self.legs
+                assert not any(leg.running for leg in self.legs.values()), "one leg at a time"
+                assert list(instruction.emitted) == (self.client if instruction.kind is LegKind.DECODE else [])
+                if instruction.handle is not None:
+                    assert self.legs[instruction.handle.leg].keeps
+                reads = instruction.handle.leg if instruction.handle is not None else None
+                self.legs[instruction.leg] = Leg(instruction.worker, instruction.kind, len(self.client), reads=reads)
+            elif isinstance(instruction, AbortLeg):
+                leg = self.legs[instruction.leg]
+                assert instruction.worker == leg.worker
+                assert leg.running or leg.keeps, "nothing to abort"
+                leg.running = leg.keeps = False
+            elif isinstance(instruction, Fail):
+                self.fails += 1
+            elif isinstance(instruction, Finished):
+                self.finished += 1
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Events in any order, stale ones included, from workers that behave."""
+
+    @initialize(how=st.sampled_from([COUNTS, HOLDS, WHOLE]))
+    def begin(self, how: Traits) -> None:
+        self.flow = Flow(R, how)
+        self.cluster = Cluster()
+        self.cluster.carry_out(self.flow.start(), [])
+
+    def feed(self, event: Event, tokens: list[int] | None = None) -> None:
+        self.cluster.carry_out(self.flow.handle(event), tokens or [])
+
+    def pick(self, index: int) -> tuple[LegId, Leg] | None:
+        legs = list(self.cluster.legs.items())
+        return legs[index % len(legs)] if legs else None
+
+    @precondition(lambda self: self.cluster.asked)
+    @rule(prefill=st.sampled_from(WORKERS), decode=st.sampled_from(WORKERS))
+    def planned(self, prefill: WorkerId, decode: WorkerId) -> None:
+        self.cluster.asked = False
+        self.feed(Planned(Plan(prefill, decode)))
+
+    @precondition(lambda self: self.cluster.asked and self.cluster.asks > 1)
+    @rule()
+    def no_plan(self) -> None:
+        self.cluster.asked = False
+        self.feed(NoPlan())
+
+    @precondition(lambda self: self.cluster.legs)
+    @rule(index=st.integers(0, 50), count=st.integers(1, 3), finish=st.sampled_from([None, None, None, *Finish]), keep=st.booleans())
+    def output(self, index: int, count: int, finish: Finish | None, keep: bool) -> None:
+        """A leg's next output; a prefill leg has one only, a leg that ended (a late message) changes nothing."""
+        name, leg = self.pick(index) or (L0, Leg(P, LegKind.WHOLE, 0))
+        first = leg.next_token
+        if leg.kind is LegKind.PREFILL:
+            count, finish = 1, finish or Finish.LENGTH
+        if finish is Finish.ERROR:
+            count = 0
+        counted = leg.kind is not LegKind.PREFILL or self.flow.traits.first_token_counts
+        tokens = list(range(first, first + count)) if counted else [-1] * count
+        handle = None
+        was_running = leg.running
+        if was_running:
+            leg.next_token += count
+            if finish is not None:
+                leg.running = False
+            if leg.kind is LegKind.PREFILL and keep and finish is not Finish.ERROR:
+                leg.keeps, handle = True, handle_of(name, leg.worker)
+            if count and leg.reads is not None:
+                self.cluster.legs[leg.reads].keeps = False
+        before = (list(self.cluster.client), len(self.cluster.legs), self.cluster.finished)
+        self.feed(LegOutput(name, tokens, finish, handle), tokens)
+        if not was_running:
+            assert before == (self.cluster.client, len(self.cluster.legs), self.cluster.finished)
+
+    @precondition(lambda self: self.cluster.legs)
+    @rule(index=st.integers(0, 50))
+    def refused(self, index: int) -> None:
+        """Only what has said nothing yet is refused; or it comes late."""
+        name, leg = self.pick(index) or (L0, Leg(P, LegKind.WHOLE, 0))
+        if leg.running and leg.next_token != len(self.cluster.client):
+            return
+        leg.running = False
+        self.feed(Refused(name, "full"))
+
+    @precondition(lambda self: self.cluster.legs)
+    @rule(index=st.integers(0, 50))
+    def failed(self, index: int) -> None:
+        name, leg = self.pick(index) or (L0, Leg(P, LegKind.WHOLE, 0))
+        leg.running = False
+        self.feed(LegFailed(name, "died"))
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def lost(self, worker: WorkerId) -> None:
+        for leg in self.cluster.legs.values():
+            if leg.worker == worker:
+                leg.running = leg.keeps = False
+        self.feed(WorkerLost(worker, "gone"))
+
+    @precondition(lambda self: self.cluster.asks > 2 or len(self.cluster.client) > 2)
+    @rule()
+    def aborted(self) -> None:
+        self.cluster.asked = False
+        self.feed(Aborted())
+
+    @invariant()
+    def the_rules_hold(self) -> None:
+        flow, cluster = self.flow, self.cluster
+        running = {name: leg.worker for name, leg in cluster.legs.items() if leg.running}
+        kept = {name: leg.worker for name, leg in cluster.legs.items() if leg.keeps}
+        assert flow.legs == running | kept, "the flow knows what it holds, no more and no less"
+        assert cluster.finished == (1 if flow.phase is Phase.DONE else 0), "done once"
+        assert cluster.fails <= cluster.finished, "an error is the end"
+        assert cluster.asks <= MAX_ATTEMPTS
+        assert cluster.client == list(range(len(cluster.client))) == flow.emitted, "each token once, in order"
+        if flow.phase is Phase.DONE:
+            assert not running
+            assert not kept
+        elif flow.phase is Phase.PLANNING:
+            assert cluster.asked
+            assert not running
+        else:
+            assert len(running) == 1, "somebody works on it"
+
+    def teardown(self) -> None:
+        if not hasattr(self, "flow"):
+            return
+        self.feed(Aborted())
+        self.the_rules_hold()
+        assert self.flow.phase is Phase.DONE
+
+
+AnyOrder.TestCase.settings = settings(max_examples=300, stateful_step_count=25, deadline=None)
+TestAnyOrder = AnyOrder.TestCase
+
+
+def test_every_pair_of_events_from_every_phase() -> None:
+    """No order of two events, however odd, raises or reopens a request."""
+    reached: list[list[Event]] = [[], [SPLIT], [SPLIT, KEPT], [SPLIT, KEPT, LegOutput(L1, [8])], [SPLIT, Aborted()]]
+    events: list[Event] = [*AFTER_DONE, WorkerLost(D, ""), LegOutput(L1, [2], Finish.STOP), LegFailed(L1, ""), Refused(L1, "")]
+    for how, begun in itertools.product((COUNTS, HOLDS, WHOLE), reached):
+        for pair in itertools.product(events, repeat=2):
+            flow, _ = after(how, *begun)
+            was_done = flow.phase is Phase.DONE
+            said = [instruction for event in pair for instruction in flow.handle(event)]
+            assert said.count(Finished()) == int(flow.phase is Phase.DONE and not was_done)

@@ -1,0 +1,68 @@
+"""The router's books of what it has sent: they add up to what has not ended, whatever the order."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.ids import LegId, WorkerId
+from router.inflight import InFlight
+
+P, D = WorkerId("p"), WorkerId("d")
+A, B = LegId("a:0"), LegId("b:0")
+
+
+def test_a_leg_counts_until_it_ends() -> None:
+    """Its prompt until the first token, its context and output until the end; on its own worker."""
+    books = InFlight()
+    books.sent(A, P, 100, 0)
+    books.sent(B, P, 30, 50)
+    assert (books.prefill_tokens(P), books.decode_tokens(P), len(books)) == (130, 50, 2)
+    books.prompt_done(B)
+    assert (books.prefill_tokens(P), books.decode_tokens(P), len(books)) == (100, 50, 2)
+    books.ended(B)
+    assert (books.prefill_tokens(P), books.decode_tokens(P), len(books)) == (100, 0, 1)
+    assert (books.prefill_tokens(D), books.decode_tokens(D)) == (0, 0)
+
+
+def test_every_end_counts_once() -> None:
+    """A finish and the abort that crosses it are one end; legs nobody sent have none."""
+    books = InFlight()
+    books.sent(A, P, 100, 7)
+    for _ in range(2):
+        books.prompt_done(A)
+        books.ended(A)
+    books.ended(B)
+    books.prompt_done(B)
+    assert (books.prefill_tokens(P), books.decode_tokens(P), len(books)) == (0, 0, 0)
+
+
+Steps = st.lists(
+    st.tuples(
+        st.sampled_from(["sent", "done", "ended"]), st.integers(0, 6), st.sampled_from([P, D]), st.integers(0, 99), st.integers(0, 99)
+    )
+)
+
+
+@given(Steps)
+def test_books_add_up(steps: list[tuple[str, int, WorkerId, int, int]]) -> None:
+    """Never below zero, and zero again when all has ended."""
+    books, model = InFlight(), dict[LegId, list[object]]()
+    for what, number, worker, prefill, decode in steps:
+        leg = LegId(f"r:{number}")
+        if what == "sent" and leg not in model:
+            books.sent(leg, worker, prefill, decode)
+            model[leg] = [worker, prefill, decode]
+        elif what == "done":
+            books.prompt_done(leg)
+            if leg in model:
+                model[leg][1] = 0
+        elif what == "ended":
+            books.ended(leg)
+            model.pop(leg, None)
+        for name in (P, D):
+            assert books.prefill_tokens(name) == sum(int(str(entry[1])) for entry in model.values() if entry[0] == name)
+            assert books.decode_tokens(name) == sum(int(str(entry[2])) for entry in model.values() if entry[0] == name)
+    for leg in list(model):
+        books.ended(leg)
+    assert [books.prefill_tokens(P), books.decode_tokens(P), books.prefill_tokens(D), books.decode_tokens(D), len(books)] == [0] * 5
