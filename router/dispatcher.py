@@ -120,12 +120,12 @@ class Dispatcher:
         self.timelines.add(timeline)
         self._act(entry, entry.flow.start())
 
-    def abort(self, requests: Sequence[RequestId]) -> None:
-        """The front half wants no more of these; unknown ones are ignored."""
+    def abort(self, requests: Sequence[RequestId], outcome: str = "cancelled") -> None:
+        """The front half wants no more of these; unknown ones are ignored. ``outcome`` is what their timelines say."""
         for name in requests:
             entry = self._entries.get(name)
             if entry is not None:
-                entry.timeline.outcome = "stopped" if entry.flow.emitted else "cancelled"
+                entry.timeline.outcome = outcome
                 self._act(entry, entry.flow.handle(f.Aborted()))
 
     # -- from workers --------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Everything here follows vLLM 0.32 and is watched by ``tests/contract/test_vllm_s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,6 +34,11 @@ class RouterLLM(AsyncLLM):
     def __init__(self, config: VllmConfig, client: ClusterClient) -> None:
         with _engine_core_is(client):
             super().__init__(config, UniProcExecutor, log_stats=False, log_requests=False)
+
+    async def abort(self, request_id: str | Iterable[str], internal: bool = False) -> None:
+        """The client is gone: told apart from the aborts that end a request whose stop string has been seen."""
+        with self.engine_core.client_gone():
+            await super().abort(request_id, internal)
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
         """Called before a request is registered: the place to refuse it without leaving anything behind."""

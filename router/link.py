@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,10 @@ log = logging.getLogger(__name__)
 
 OnMessage = Callable[["WorkerLink", FromWorker, list[bytes]], None]
 OnLost = Callable[["WorkerLink", str], None]
+
+
+_BURST = 16
+"""Messages read in a row at most before anything else may run."""
 
 
 class WorkerLink:
@@ -64,25 +69,29 @@ class WorkerLink:
         self._fail_calls("the router closed the connection")
 
     async def _read(self) -> None:
-        while True:
-            frames = await self._end.receive()
-            try:
-                message = decode_from_worker(frames[0])
-            except (msgspec.DecodeError, IndexError) as error:
-                log.warning("link: dropped a message from %s: %s", self.card.worker, error)
-                continue
-            if isinstance(message, Answer):
-                self._answer(message)
-                continue
-            if message.epoch != self.card.epoch:
-                continue  # another life of the worker; the controller will tell of it
-            if isinstance(message, StepOutputs | Pulse):
-                self.load = message.load
-                self.up = self._connected
-            try:
-                self._on_message(self, message, frames[1:])
-            except Exception:  # one message that nobody can use must not end the reading of all that follow
-                log.exception("link: a message from %s could not be handled", self.card.worker)
+        for count in itertools.count(1):
+            self._received(await self._end.receive())
+            if count % _BURST == 0:
+                await asyncio.sleep(0)  # receiving what is there already does not: clients would wait for a fast worker
+
+    def _received(self, frames: list[bytes]) -> None:
+        try:
+            message = decode_from_worker(frames[0])
+        except (msgspec.DecodeError, IndexError) as error:
+            log.warning("link: dropped a message from %s: %s", self.card.worker, error)
+            return
+        if isinstance(message, Answer):
+            self._answer(message)
+            return
+        if message.epoch != self.card.epoch:
+            return  # another life of the worker; the controller will tell of it
+        if isinstance(message, StepOutputs | Pulse):
+            self.load = message.load
+            self.up = self._connected
+        try:
+            self._on_message(self, message, frames[1:])
+        except Exception:  # one message that nobody can use must not end the reading of all that follow
+            log.exception("link: a message from %s could not be handled", self.card.worker)
 
     def _answer(self, answer: Answer) -> None:
         future = self._calls.get(answer.number)

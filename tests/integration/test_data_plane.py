@@ -225,7 +225,7 @@ async def test_cancel_between_prefill_and_decode(cluster: MiniCluster) -> None:
     await assert_eventually(lambda: cluster.router.tokens("a"), what="the first token")
     await cluster.nothing_left()
     assert cluster.router.tokens("a") == expected(prompt_of(40, 1), 1)
-    assert cluster.router.timeline("a").outcome == "stopped"
+    assert cluster.router.timeline("a").outcome == "cancelled"
 
 
 @BOTH
