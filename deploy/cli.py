@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from deploy import cmd_check_config, cmd_demo, cmd_demo_model, cmd_down, cmd_status, cmd_up
+from deploy import cmd_check_config, cmd_demo, cmd_demo_model, cmd_down, cmd_env, cmd_status, cmd_up
 
 COMMANDS = [
     cmd_demo,
@@ -14,6 +14,7 @@ COMMANDS = [
     cmd_status,
     cmd_down,
     cmd_check_config,
+    cmd_env,
     cmd_demo_model,
 ]
 
