@@ -29,7 +29,7 @@ from core.worker import Role, WorkerState
 
 log = logging.getLogger(__name__)
 
-_STEP_S = 0.25
+_STEP_S = 0.5
 _BEAT_TIMEOUT_S = 5.0
 _LONG_POLL_S = 2.0  # a stopping replica waits for its calls to return
 

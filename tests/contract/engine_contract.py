@@ -74,9 +74,9 @@ class Running:
                 self.outputs.setdefault(output.request_id, []).append(output)
 
     async def heard(self) -> None:
-        """Waits for one more step, unless the engine has nothing to do."""
+        """Waits for one more step."""
         seen = len(self.reports)
-        await eventually(lambda: len(self.reports) > seen or self.engine.stats.running == 0, "another step")
+        await eventually(lambda: len(self.reports) > seen, "another step")
 
     def finished(self, leg: str) -> bool:
         assert not self.reading.done(), f"the engine stopped: {self.reading}"
