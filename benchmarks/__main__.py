@@ -49,10 +49,11 @@ def say(text: str) -> None:
 
 def _real_engines(repeats: int) -> str:
     say("starting a plain vLLM server and Baton 1P1D, both on real engines")
-    with bare_vllm() as plain, baton() as ours:
+    with baton() as ours:
         say("measuring what idle workers cost")
         idle = idle_cpu_percent()
-        measured = {c: _in_turn({"plain": plain, "baton": ours}, c, repeats, input_tokens=256, output_tokens=32) for c in CONCURRENCIES}
+        with bare_vllm() as plain:
+            measured = {c: _in_turn({"plain": plain, "baton": ours}, c, repeats, input_tokens=256, output_tokens=32) for c in CONCURRENCIES}
     rows = [
         f"| {c} | {_median(m['plain'], _ttft):.1f} | {_median(m['baton'], _ttft):.1f} | **{_ratio(m, _ttft):.2f}** "
         f"| {_median(m['plain'], _tpot):.2f} | {_median(m['baton'], _tpot):.2f} | **{_ratio(m, _tpot):.2f}** "
@@ -73,9 +74,9 @@ def _real_engines(repeats: int) -> str:
             "",
             "## Idle",
             "",
-            "CPU of each worker and engine process over 20 s with nothing to do. Target: a worker with its engine under 5 % of a core.",
+            "CPU of each worker with its engine process, over 20 s with nothing to do. Target: under 5 % of a core.",
             "",
-            "| process | % of a core |",
+            "| worker | % of a core |",
             "|---|---|",
             *idle_rows,
             "",

@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections import deque
+from collections.abc import Coroutine
 from typing import Any
 
 import ray
@@ -47,7 +48,8 @@ class Controller:
         self._wanted = {role: self._config.pool(role).count for role in Role}
         self._router_keys = ChannelKeys.make()
         self._last_epoch = int(time.time())
-        self._delayed: set[asyncio.Task[None]] = set()
+        self._creating: set[asyncio.Task[None]] = set()
+        self._removing: set[asyncio.Task[None]] = set()
         self._waiting_creates: dict[Role, int] = dict.fromkeys(Role, 0)
         self._changed = asyncio.Condition()
         self._failures: deque[dict[str, Any]] = deque(maxlen=20)
@@ -92,9 +94,9 @@ class Controller:
         """Ends every worker, now. The application is being taken down."""
         self._wanted = dict.fromkeys(Role, 0)
         self._loop_task.cancel()
-        for task in self._delayed:
+        for task in self._creating:
             task.cancel()
-        await asyncio.gather(*(self._placement.remove(r.worker) for r in self._members))
+        await asyncio.gather(*self._removing, *(self._placement.remove(r.worker) for r in self._members), return_exceptions=True)
         board.clear(self._app)
 
     async def check_health(self) -> None:
@@ -152,7 +154,9 @@ class Controller:
             return
         try:
             report = await self._placement.beat(record.worker, _BEAT_TIMEOUT_S)
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.ActorUnavailableError:
+            report = None  # a hiccup of the network; silence that lasts is noticed below
+        except ray.exceptions.RayError as error:
             await self._apply(record.worker, Died(_first_line(error)))
             return
         if report is not None:
@@ -179,7 +183,7 @@ class Controller:
         for instruction in self._members.apply(worker, event, time.time(), limits):
             if isinstance(instruction, Kill):
                 self._gone(worker)
-                self._spawn(self._placement.remove(worker))
+                self._spawn(self._placement.remove(worker), self._removing)
             else:
                 await self._placement.drain(worker)
 
@@ -193,7 +197,7 @@ class Controller:
     def _create_later(self, action: Create) -> None:
         self._waiting_creates[action.role] += 1
         self._consume_dead(action.role)
-        self._spawn(self._create(action))
+        self._spawn(self._create(action), self._creating)
 
     def _consume_dead(self, role: Role) -> None:
         """One dead record is being replaced: it must not be counted as the cause of a second replacement."""
@@ -237,10 +241,10 @@ class Controller:
                 self._members.remove(record.worker)
                 self._reports.pop(record.worker, None)
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], kept: set[asyncio.Task[None]]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._delayed.add(task)
-        task.add_done_callback(self._delayed.discard)
+        kept.add(task)
+        task.add_done_callback(kept.discard)
 
     def _describe(self, record: WorkerRecord, now: float) -> dict[str, Any]:
         report = self._reports.get(record.worker, WorkerReport(record.phase))

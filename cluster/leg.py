@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cluster.messages import AddLeg
 from core.handle import KVHandle
-from core.ids import LegId, RouterId
+from core.ids import RouterId
 from engine.base import StepReport
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ class LegHandler(ABC):
     def finished(self, owner: RouterId, output: EngineCoreOutput) -> KVHandle | None:
         """Called with a leg's last output; returns the handle if the leg's KV is kept for a reader."""
         return None
-
-    def aborted(self, leg: LegId) -> None:  # noqa: B027
-        """The leg was aborted before it finished."""
 
     def stepped(self, report: StepReport) -> None:  # noqa: B027
         """Called after every engine step with what it told."""

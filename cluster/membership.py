@@ -97,22 +97,25 @@ def reconcile(records: Iterable[WorkerRecord], wanted: Mapping[Role, int], spec_
     """What is to be done so that every pool has the wanted number of workers of today's configuration.
 
     Dead workers are replaced (with back-off). Those too many are drained, of an older configuration first, then the oldest.
-    Workers of an older configuration are replaced one at a time, and only while their whole pool is ready: a new
-    configuration must not take a pool out of service for as long as a model loads. Asked again before the actions took
-    effect it may answer the same.
+    Workers of an older configuration are replaced one at a time over all pools, and only while everybody is ready: as long
+    as its one worker of a pool loads, the other pool serves alone. Asked again before the actions took effect it may answer
+    the same.
     """
     actions: list[Action] = []
     by_role: dict[Role, list[WorkerRecord]] = {role: [] for role in wanted}
     for record in records:
         by_role[record.role].append(record)
+    settled = all(record.state is WorkerState.READY for pool in by_role.values() for record in pool)
+    settled = settled and all(len(by_role[role]) == count for role, count in wanted.items())
     for role, count in wanted.items():
         alive = [r for r in by_role[role] if r.state in (WorkerState.STARTING, WorkerState.READY)]
         least_wanted_first = sorted(alive, key=lambda r: (r.spec_hash == spec_hashes[role], r.created_at_s))
         leaving = least_wanted_first[: max(0, len(alive) - count)]
         stale = [r for r in alive if r.spec_hash != spec_hashes[role]]
-        settled = all(r.state is WorkerState.READY for r in by_role[role])
         if not leaving:  # one that has not even started serves nobody: it may go at once
-            leaving = [r for r in stale if r.state is WorkerState.STARTING] or (stale[:1] if settled else [])
+            leaving = [r for r in stale if r.state is WorkerState.STARTING]
+        if settled and stale:
+            leaving, settled = stale[:1], False
         actions += [Drain(r.worker) for r in leaving]
         dead = [r for r in by_role[role] if r.state is WorkerState.GONE and r.phase not in ENDED_ON_PURPOSE]
         for missing in range(count - len(alive)):

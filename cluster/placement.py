@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.actor import BuildRuntime, WorkerActor
@@ -23,7 +23,7 @@ _STOP_S = 15.0
 
 
 class Placement:
-    """The workers of one application that this process has handles of. Slow calls never block the caller's loop."""
+    """The workers of one application that this process has handles of. Waits for workers without blocking the caller's loop."""
 
     def __init__(self, app: str, build: BuildRuntime) -> None:
         self._app = app
@@ -61,12 +61,22 @@ class Placement:
             try:
                 actor = ray.get_actor(name, namespace=NAMESPACE)
                 spec: WorkerSpec = await asyncio.wait_for(actor.spec.remote(), 10.0)
-            except (ValueError, ray.exceptions.RayError, TimeoutError) as error:
-                log.warning("worker %s does not answer (%s); leaving it to end itself", name, error)
+            except ValueError:
+                continue  # it has ended since the list was made
+            except (ray.exceptions.RayError, TimeoutError) as error:
+                log.warning("worker %s does not answer (%s); ending it", name, error)
+                ray.kill(actor)
                 continue
             self._actors[spec.worker] = actor
             specs.append(spec)
+        self._remove_groups_but({self._name(spec.worker) for spec in specs})
         return specs
+
+    def _remove_groups_but(self, names: set[str]) -> None:
+        """Gives back the places of workers that died while no controller was there to do it."""
+        for group in placement_group_table().values():
+            if group["state"] != "REMOVED" and group["name"].startswith(f"{self._app}/") and group["name"] not in names:
+                remove_placement_group(ray.util.get_placement_group(group["name"]))
 
     async def beat(self, worker: WorkerId, timeout_s: float) -> WorkerReport | None:
         """A worker's report; None when it did not answer in time, or has no actor yet. Raises ray.exceptions.RayActorError when

@@ -80,6 +80,7 @@ class WorkerRuntime:
         self._kinds: dict[LegId, LegKind] = {}
         self._routers: set[RouterId] = set()
         self._transfers: dict[RouterId, list[Transfer]] = defaultdict(list)
+        self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self, progress: Callable[[str], None]) -> EngineFacts:
         """Loads the engine. Raises EngineFailedError."""
@@ -90,7 +91,8 @@ class WorkerRuntime:
 
         Raises whatever else ends one of the loops: a worker that still answers but hears nothing would be worse than none.
         """
-        tasks = [asyncio.create_task(loop(), name=loop.__name__) for loop in (self._step, self._listen, self._pulse)]
+        loops = (self._step, self._listen, self._pulse, self._follow_kv_events)
+        tasks = [asyncio.create_task(loop(), name=loop.__name__) for loop in loops]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             raise next(iter(done)).exception() or AssertionError("these loops have no end")
@@ -99,7 +101,7 @@ class WorkerRuntime:
             await self._fail_all(error.reason)
             return error.reason
         finally:
-            await gather_quietly(*tasks)
+            await gather_quietly(*tasks, *self._answering)
 
     async def close(self) -> None:
         """Closes the socket and stops the engine."""
@@ -149,7 +151,9 @@ class WorkerRuntime:
         elif isinstance(message, AbortLegs):
             await self._abort(message.legs)
         elif isinstance(message, Call):
-            await self._end.send(router, await self._call(message))
+            task = asyncio.create_task(self._answer(router, message))  # a slow utility must not keep legs waiting
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
         elif isinstance(message, Hello):
             await self._end.send(router, Pulse(self.epoch, self.load))
 
@@ -175,6 +179,9 @@ class WorkerRuntime:
             self._forget(leg)
         await self._engine.abort(legs)
         await self._engine.release(legs)
+
+    async def _answer(self, router: RouterId, call: Call) -> None:
+        await self._end.send(router, await self._call(call))
 
     async def _call(self, call: Call) -> Answer:
         if call.method not in CALLABLE_UTILITIES:
@@ -224,6 +231,11 @@ class WorkerRuntime:
                 if not await self._end.send(router, Pulse(self.epoch, self.load)):
                     await self._router_gone(router)
             await asyncio.sleep(self._pulse_s)
+
+    async def _follow_kv_events(self) -> None:
+        """Reads what the engine tells of its cache and lets it go: nothing may pile up while nobody keeps an index of it."""
+        while True:
+            await self._engine.kv_events()
 
     async def _router_gone(self, router: RouterId) -> None:
         """Nobody is left to read this router's legs or to use its kept KV: all of it is freed now."""

@@ -54,5 +54,6 @@ def spec_hash(config: BatonConfig, role: Role) -> str:
     """Names a pool's configuration: workers with another hash are replaced. Counts, policy and the like do not matter to it."""
     pool = config.pool(role).model_dump(exclude={"count", "start_timeout_s"})
     shared = config.model_dump(include={"model", "engine", "kv_transfer", "host"})
-    text = json.dumps([pool, shared], sort_keys=True, default=str)
+    channel = config.router.model_dump(include={"heartbeat_s", "worker_timeout_s"})
+    text = json.dumps([pool, shared, channel], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -21,7 +21,8 @@ ENGINE_ARGS_SET_BY_BATON: Mapping[str, str] = {
     "data_parallel_rank": _RANKS,
     "data_parallel_backend": _RANKS,
     "kv_transfer_config": "it is made from `kv_transfer`",
-    "kv_events_config": "routers learn from these events what is cached where",
+    "kv_events_config": "workers read these events",
+    "logits_processors": "they may look back at the output, which is made on two workers",
     "disable_log_stats": "load is balanced by these statistics",
 }
 SERVER_ARGS_SET_BY_BATON: Mapping[str, str] = {
@@ -34,6 +35,7 @@ SERVER_ARGS_SET_BY_BATON: Mapping[str, str] = {
     "headless": "a router is nothing but a server",
 }
 ENVIRONMENT_SET_BY_BATON: Mapping[str, str] = {
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": "nothing that comes from a socket is ever unpickled",
     "VLLM_NIXL_SIDE_CHANNEL_PORT": "every worker gets a free port of its own",
     "VLLM_NIXL_SIDE_CHANNEL_HOST": "it follows `host`, at the top of args",
 }

@@ -3,7 +3,6 @@
 BatonError
 |- ConfigError          mend the configuration; says which field and how
 |- NotReadyError        wait ``retry_after_s`` and try again
-|- WorkerRefusedError   try another worker
 |- WorkerLostError      the worker is gone; what it was doing may be tried elsewhere
 `- EngineFailedError    the engine could not do this request; do not repeat it blindly
 """
@@ -42,14 +41,6 @@ class NotReadyError(BatonError):
 
     def __str__(self) -> str:
         return f"{self.what}; try again in {self.retry_after_s:.0f} s"
-
-
-class WorkerRefusedError(BatonError):
-    """A worker has no room for a leg now; another may."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class WorkerLostError(BatonError):

@@ -46,11 +46,6 @@ class WorkerLoad(msgspec.Struct, frozen=True):
     leased_blocks: int = 0
     """Blocks of finished prefills kept for a decode worker that has not read them yet; part of the used ones."""
 
-    @property
-    def used_fraction(self) -> float:
-        """Share of KV blocks in use, 0 to 1; 0 when nothing is known."""
-        return 1.0 - self.free_blocks / self.num_blocks if self.num_blocks else 0.0
-
 
 class WorkerCard(msgspec.Struct, frozen=True):
     """All a router needs to reach a worker. Published by the controller."""

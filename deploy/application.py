@@ -15,6 +15,8 @@ from deploy.check_config import ServeFile
 from deploy.progress import Progress
 
 _POLL_S = 0.3
+_SERVE_OPTIONS = ("proxy_location", "grpc_options", "logging_config")
+"""Keys of a Serve config file, beside ``http_options``, that are options of Serve itself."""
 _DEPLOYING_ENDS_S = 10.0
 _LONGEST_REASON = 12
 """Lines."""
@@ -38,6 +40,8 @@ class Deployment:
 
     async def up(self) -> None:
         """Deploys and returns when the routers and every worker are ready. Raises DeployError."""
+        if beyond := _beyond(self._file):
+            raise DeployError(f"`baton up` cannot do {beyond}; `serve deploy` can, on a cluster that runs")
         self._progress.wait_for("starting the controller and the router")
         self._deploying = threading.Thread(target=self._deploy, name="serve-run", daemon=True)
         self._deploying.start()
@@ -56,7 +60,8 @@ class Deployment:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         try:
             options = dict(self._file.raw.get("http_options") or {})
-            serve.start(http_options={"host": self._file.http_host, "port": self._file.http_port, **options})
+            given = {name: self._file.raw[name] for name in _SERVE_OPTIONS if name in self._file.raw}
+            serve.start(http_options={"host": self._file.http_host, "port": self._file.http_port, **options}, **given)
             application = build(self._file.config.model_dump(mode="json"))
             target = serve.RunTarget(application, self._file.application, self._file.route_prefix)
             if not self._ending:
@@ -139,3 +144,12 @@ def _why(error: BaseException) -> str:
     frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
     said = lines[frames[-1] + 2 :] if frames else lines  # behind the last frame and its line of code
     return "\n".join(said[-_LONGEST_REASON:]) or type(error).__name__
+
+
+def _beyond(file: ServeFile) -> str | None:
+    """What a file asks of Serve that ``up`` would leave out without a word, or None."""
+    applications = file.raw["applications"]
+    if len(applications) > 1:
+        return "more than one application"
+    keys = sorted(set(applications[0]) - {"name", "route_prefix", "import_path", "args"})
+    return f"`{'`, `'.join(keys)}` of an application" if keys else None

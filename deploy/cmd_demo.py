@@ -113,7 +113,8 @@ def picture(timeline: dict[str, Any]) -> str:
         bar = (" " * min(start, 29) + "█" * width)[:30]
         lines.append(f"  {name:<8} {1e3 * seconds:8.1f} ms  {bar:<30}  {where[name]}")
         at += seconds
-    lines.append(f"  first token to the client after {1e3 * (timeline['first_token_s'] or 0.0):.1f} ms; the hand-off is not in that")
+    aside = "; the hand-off is not in that" if timeline["was_split"] else ""
+    lines.append(f"  first token to the client after {1e3 * (timeline['first_token_s'] or 0.0):.1f} ms{aside}")
     lines.append(f"  {verdict(timeline)}")
     return "where the time went\n" + "\n".join(lines) + "\n"
 

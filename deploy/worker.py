@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 import time
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from cluster.whole import WholeLegs
 from core.config import BatonConfig
 from core.worker import Role
 from decode_workers.decode import DecodeLegs
+from deploy import guardian, run_state
 from deploy.model import model_path
 from engine.base import Engine
 from kv_transfer.backend import TransferSettings, transfer_config
@@ -57,4 +58,6 @@ def build_engine(config: BatonConfig, role: Role, host: str) -> Engine:
         options=transfer.options,
     )
     arguments = {"model": str(model_path(config)), **config.engine_args(role)}
-    return VllmEngine(arguments, transfer_config(transfer.backend, settings), host, Path(tempfile.gettempdir()) / "baton")
+    # Its socket: in the directory that is removed with this run, or in this user's own on a cluster.
+    run_dir = Path(os.environ.get(guardian.MARK) or run_state.run_dir())
+    return VllmEngine(arguments, transfer_config(transfer.backend, settings), host, run_dir)

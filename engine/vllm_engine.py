@@ -22,6 +22,7 @@ from core.errors import EngineFailedError
 from core.ids import LegId
 from core.worker import EngineFacts
 from engine.base import Engine, EngineStats, KVEventMessage, Progress, StepReport, Transfer
+from engine.orphan import mark_worker
 
 if TYPE_CHECKING:
     from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
@@ -54,6 +55,7 @@ class VllmEngine(Engine):
 
     async def start(self, progress: Progress) -> EngineFacts:
         progress("importing vLLM")
+        mark_worker()
         prepare_environment(self._host, eager={**default_engine_args(), **self._engine_args}.get("enforce_eager", False))
         try:
             # Blocks this loop until the engine is ready, as vLLM's own server does: its sockets belong to the loop they
@@ -212,6 +214,7 @@ def prepare_environment(host: str, eager: bool) -> None:
             defaults["TORCHDYNAMO_DISABLE"] = "1"
         for name, value in defaults.items():
             os.environ.setdefault(name, value)
+    os.environ.pop("VLLM_ALLOW_INSECURE_SERIALIZATION", None)  # with it, vLLM unpickles what comes from a socket
     os.environ["VLLM_NIXL_SIDE_CHANNEL_HOST"] = host
     os.environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(_free_port(host))
 

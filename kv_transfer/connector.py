@@ -25,7 +25,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.nixl.pull_scheduler import Nix
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.pull_worker import NixlPullConnectorWorker
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.stats import NixlKVConnectorStats
 
-from engine.orphan import exit_with_parent
+from engine.orphan import exit_with_worker
 from engine.vllm_engine import RELEASE_KEY
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class _Worker(NixlPullConnectorWorker):
             failed |= broken
             moved = sum(data["bytes_transferred"][before:])
             if moved:
-                data["leg_transfers"].append([leg, moved, sum(data["transfer_duration"][before:])])
+                data["leg_transfers"].append([leg, moved, max(data["transfer_duration"][before:])])
         return done, failed
 
 
@@ -134,7 +134,7 @@ class BatonConnector(NixlPullConnector):
     def __init__(self, vllm_config: VllmConfig, role: KVConnectorRole, kv_cache_config: KVCacheConfig) -> None:
         assert vllm_config.kv_transfer_config is not None
         _rest_progress_thread(int(vllm_config.kv_transfer_config.get_from_extra_config("progress_thread_rest_us", 0)))
-        exit_with_parent()
+        exit_with_worker()
         # Not super().__init__: it would build the stock scheduler and worker, and NIXL's agent with them, twice.
         super(NixlPullConnector, self).__init__(vllm_config, role, kv_cache_config)
         if role == KVConnectorRole.SCHEDULER:

@@ -16,6 +16,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 
 from core.errors import NotReadyError
 from core.ids import RequestId
+from core.worker import WorkerState
 from engine.vllm_outputs import merged
 from router.dispatcher import Dispatcher
 from router.members import Members
@@ -45,7 +46,7 @@ class ClusterClient(EngineCoreClient):
     def check_ready(self) -> None:
         """Raises vLLM's HTTP error 503 when no worker could take a request now."""
         assert self._dispatcher is not None
-        if not self._dispatcher.view():
+        if not any(seen.card.state is WorkerState.READY for seen in self._dispatcher.view().values()):
             refusal = NotReadyError("no worker is ready", math.ceil(self._retry_after_s))
             raise GracefulHTTPError(str(refusal), HTTPStatus.SERVICE_UNAVAILABLE)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cluster.messages import AbortLegs, AddLeg, Failed, FromRouter, FromWorker, LegKind, StepOutputs
 from cluster.messages import Refused as RefusedMessage
+from core.handle import KVHandle
 from core.ids import LegId, RequestId, WorkerId
 from engine.sampling import without_transfer
 from engine.vllm_codec import OutputsCodec, RequestCodec
@@ -167,8 +168,10 @@ class Dispatcher:
             if entry is None:
                 unknown.append(leg)
                 continue
+            is_first = output.prefill_stats is not None
             self._note(entry, leg, output, step)
-            event = f.LegOutput(leg, output.new_token_ids, _finish(output), step.handles.get(leg))
+            recomputed = is_first and entry.timeline.was_transferred is False
+            event = f.LegOutput(leg, output.new_token_ids, _finish(output), step.handles.get(leg), recomputed)
             self._act(entry, entry.flow.handle(event), output, ready)
         if unknown:  # ended here meanwhile: an abort crossed these on the way, or the connection broke in between
             self._send(link.card.worker, AbortLegs(unknown))
@@ -269,8 +272,14 @@ class Dispatcher:
             timeline.handed_off_s = now
         else:
             timeline.sent_s = now
-        message = AddLeg(order.leg, link.card.epoch, order.kind, list(order.emitted), order.first_token_counts, order.handle)
+        handle = order.handle if order.handle is not None and self._can_be_read(order.handle) else None
+        message = AddLeg(order.leg, link.card.epoch, order.kind, list(order.emitted), order.first_token_counts, handle)
         self._send(order.worker, message, entry.frames)
+
+    def _can_be_read(self, handle: KVHandle) -> bool:
+        """Whether the life of the worker that keeps the KV goes on; without it decode computes the prompt itself, at once."""
+        keeper = self._links.get(handle.worker)
+        return keeper is not None and keeper.up and keeper.card.epoch == handle.epoch
 
     def _fail(self, entry: _Entry, reason: str, ready: list[EngineCoreOutput] | None) -> None:
         log.warning("router: request %s failed: %s", entry.flow.request, reason)

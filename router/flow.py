@@ -58,6 +58,8 @@ class LegOutput:
     tokens: list[int]
     finish: Finish | None = None
     handle: KVHandle | None = None
+    recomputed: bool = False
+    """The leg's first tokens were made without the kept KV: the pull failed, or was never tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +197,14 @@ class Flow:
             return self._failed(LegFailed(output.leg, "the engine reported an error for this request"))
         if self.phase is Phase.PREFILLING:
             return self._prefilled(output)
-        self._kept.clear()  # tokens from decode: the KV was read, and the engine that kept it knows
+        # Tokens from decode: the KV was read, and the engine that kept it knows. Or nobody will ever read it.
+        unread: list[Instruction] = [AbortLeg(leg, worker) for leg, worker in self._kept.items()] if output.recomputed else []
+        self._kept.clear()
         self.emitted += output.tokens
         if output.finish is None:
-            return [Pass.ON]
+            return [Pass.ON, *unread]
         del self._running[output.leg]
-        return [Pass.ON, *self._end()]
+        return [Pass.ON, *unread, *self._end()]
 
     def _prefilled(self, output: LegOutput) -> list[Instruction]:
         """A prefill leg has exactly one output, its last."""

@@ -6,6 +6,7 @@ Everything here follows vLLM 0.32 and is watched by ``tests/contract/test_vllm_s
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -55,6 +56,9 @@ def _engine_core_is(client: ClusterClient) -> Iterator[None]:
         yield
     finally:
         EngineCoreClient.make_async_mp_client = original
+
+
+os.environ.pop("VLLM_ALLOW_INSECURE_SERIALIZATION", None)  # with it, vLLM unpickles what comes from a socket
 
 
 def front_half_config(model: str, served_name: str, engine_args: Mapping[str, Any]) -> VllmConfig:

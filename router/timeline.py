@@ -68,7 +68,7 @@ class Timeline:
     def moved(self, transfer: Transfer) -> None:
         """A KV pull for this request finished."""
         self.transfer_bytes += transfer.transfer_bytes
-        self.transfer_s += transfer.transfer_s
+        self.transfer_s = max(self.transfer_s, transfer.transfer_s)  # the ranks of one engine pull side by side
 
     @property
     def was_split(self) -> bool:

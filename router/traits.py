@@ -49,6 +49,7 @@ def _looks_back(sampling: SamplingParams) -> str | None:
         "min_tokens": sampling.min_tokens > 0,
         "structured_outputs": sampling.structured_outputs is not None,  # the grammar's state
         "bad_words": bool(sampling.bad_words),  # words of several tokens
+        "watermarking": bool(sampling.watermarking),  # marks a token by those before it
         "thinking_token_budget": sampling.thinking_token_budget is not None,
         "repetition_detection": sampling.repetition_detection is not None,
         "trace_decode_token_ids": sampling.trace_decode_token_ids is not None,  # told by their place in the output

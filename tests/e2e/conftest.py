@@ -14,8 +14,8 @@ from tests.support.processes import wait_until
 from tests.support.reference_server import ReferenceServer, reference_up
 
 LIMIT_S = 15.0
-QUIET_S = 0.6
-"""The controller asks each worker four times a second: what it says for longer than that is no old news."""
+QUIET_S = 1.5
+"""The controller asks each worker twice a second: what it says for longer than that is no old news."""
 
 
 @pytest.fixture(scope="session")

@@ -76,8 +76,11 @@ class ServerProcess:
             raise AssertionError(f"process {self.pid} has not ended in {limit_s:g} s:\n{self.output}") from None
 
     def survivors(self) -> list[psutil.Process]:
-        """Every process of this server that lives, orphans included: the environment tells them from others'."""
-        return [process for process in psutil.process_iter() if _temp_dir(process) == str(self.home)]
+        """Every process of this server that lives, orphans included: those of its session, and those that have its ``TMPDIR``.
+
+        Either alone would miss some: a process may start a session, and one that sets its title overwrites its environment.
+        """
+        return [process for process in psutil.process_iter() if _is_of(process, self.pid, str(self.home))]
 
     def kill(self) -> None:
         """Ends whatever is left of it, at once. For the way out of a failed test."""
@@ -87,8 +90,10 @@ class ServerProcess:
         self._process.wait(10.0)
 
 
-def _temp_dir(process: psutil.Process) -> str | None:
+def _is_of(process: psutil.Process, session: int, temp_dir: str) -> bool:
     try:
-        return process.environ().get("TMPDIR") if process.status() != psutil.STATUS_ZOMBIE else None
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return os.getsid(process.pid) == session or process.environ().get("TMPDIR") == temp_dir
     except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):  # gone meanwhile, or somebody else's
-        return None
+        return False

@@ -65,6 +65,14 @@ def after(how: Traits, *events: Event) -> tuple[Flow, list[Instruction]]:
 
 
 TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
+    # the KV that nobody read
+    "decoding, the prompt was computed again: the kept KV is let go": (
+        COUNTS,
+        [SPLIT, KEPT, LegOutput(L1, [8], recomputed=True)],
+        Phase.DECODING,
+        [Pass.ON, AbortLeg(L0, P)],
+    ),
+    "decoding, the KV was read": (COUNTS, [SPLIT, KEPT, LegOutput(L1, [8])], Phase.DECODING, [Pass.ON]),
     # planning
     "start": (COUNTS, [], Phase.PLANNING, [AskPlan(frozenset())]),
     "planning, split, first token counts": (COUNTS, [SPLIT], Phase.PREFILLING, [SendLeg(L0, P, LegKind.PREFILL)]),

@@ -26,7 +26,7 @@ TABLE: dict[str, tuple[dict[str, Any], tuple[bool, bool]]] = {
     "frequency_penalty": ({"frequency_penalty": -0.5}, HOLDS),
     "repetition_penalty": ({"repetition_penalty": 1.1}, HOLDS),
     "temperature": ({"temperature": 0.7}, COUNTS),
-    "watermarking": ({"watermarking": False}, COUNTS),
+    "watermarking": ({"watermarking": True}, HOLDS),
     "top_p": ({"top_p": 0.5, "temperature": 1.0}, COUNTS),
     "top_k": ({"top_k": 5, "temperature": 1.0}, COUNTS),
     "min_p": ({"min_p": 0.1, "temperature": 1.0}, COUNTS),
