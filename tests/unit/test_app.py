@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from deploy.app import build
 
 
-def options(name: str) -> dict[str, object]:
+def options(name: str) -> Any:
     """What Ray is told about a deployment's replicas."""
     router = build({"model": "somewhere", "engine": {"env": {"MY_OWN": "1"}}, "router": {"num_cpus": 0.5, "replicas": 3}})
     controller = router._bound_deployment.init_args[2]
