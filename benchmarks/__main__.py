@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import platform
 import statistics
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.cpu import us_per_token
 from benchmarks.idle import idle_cpu_percent
 from benchmarks.load import Run, run
 from benchmarks.servers import ROOT, bare_vllm, baton, plain_instant
@@ -86,11 +88,14 @@ def _real_engines(repeats: int) -> str:
 
 def _instant_engines(repeats: int) -> str:
     say("starting the plain vLLM server and Baton, both on instant engines")
-    with plain_instant() as plain, baton(INSTANT_POOLS) as ours:
-        measured = {
-            c: _in_turn({"plain": plain, "baton": ours}, c, repeats, input_tokens=64, output_tokens=256, per_stream=4)
-            for c in CONCURRENCIES
-        }
+    size = {"input_tokens": 64, "output_tokens": 256}
+    with plain_instant() as plain:
+        say("measuring which process spends the CPU")
+        plain_cpu = _cpu(plain, **size)
+        with baton(INSTANT_POOLS) as ours:
+            measured = {c: _in_turn({"plain": plain, "baton": ours}, c, repeats, **size) for c in CONCURRENCIES}
+    with baton(INSTANT_POOLS) as ours:
+        baton_cpu = _cpu(ours, **size)
     rows = [
         f"| {c} | {_median(m['plain'], _rate):.0f} | {_median(m['baton'], _rate):.0f} | **{_ratio(m, _rate):.2f}** "
         f"| {_median(m['plain'], _ttft):.1f} | {_median(m['baton'], _ttft):.1f} |"
@@ -108,8 +113,30 @@ def _instant_engines(repeats: int) -> str:
             "|---|---|---|---|---|---|",
             *rows,
             "",
+            "Where the CPU goes, in microseconds per token at 32 streams, the client's start included for what runs all the time:",
+            "",
+            "| plain | | Baton | |",
+            "|---|---|---|---|",
+            *_side_by_side(plain_cpu, baton_cpu),
+            "",
         ]
     )
+
+
+def _cpu(url: str, **size: int) -> Mapping[str, float]:
+    requests = 1024
+
+    def work() -> int:
+        run(url, concurrency=32, requests=requests, seed=7, **size)
+        return requests * size["output_tokens"]
+
+    run(url, concurrency=32, requests=64, seed=8, **size)
+    return us_per_token(work)
+
+
+def _side_by_side(left: Mapping[str, float], right: Mapping[str, float]) -> list[str]:
+    cells = [[f"{title} | {spent:.1f}" for title, spent in side.items() if spent >= 0.05] for side in (left, right)]
+    return [f"| {one} | {other} |" for one, other in itertools.zip_longest(*cells, fillvalue=" | ")]
 
 
 def _in_turn(

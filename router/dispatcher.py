@@ -251,6 +251,10 @@ class Dispatcher:
         question = Ask(entry.flow.request, timeline.prompt_tokens, timeline.max_tokens, how.splittable, ask.excluded)
         decision = self._balancer.choose(question, self.view())
         timeline.decided(decision)
+        self._inflight.unplanned(entry.flow.request)
+        if decision.chosen is not None and decision.chosen.plan.is_split:
+            tokens = timeline.prompt_tokens + timeline.max_tokens
+            self._inflight.planned(entry.flow.request, decision.chosen.plan.decode, tokens)
         event: f.Event = f.NoPlan() if decision.chosen is None else f.Planned(decision.chosen.plan)
         self._act(entry, entry.flow.handle(event))
 
@@ -266,6 +270,8 @@ class Dispatcher:
         context = timeline.prompt_tokens + len(order.emitted)
         left = max(0, timeline.max_tokens - len(order.emitted))
         computes = order.kind is not LegKind.DECODE
+        if order.kind is not LegKind.PREFILL:
+            self._inflight.unplanned(entry.flow.request)
         self._inflight.sent(order.leg, order.worker, context if computes else 0, 0 if order.kind is LegKind.PREFILL else context + left)
         now = self._clock() - timeline.began_s
         if order.kind is LegKind.DECODE:
@@ -292,6 +298,7 @@ class Dispatcher:
 
     def _forget(self, entry: _Entry) -> None:
         entry.timeline.finished_s = self._clock() - entry.timeline.began_s
+        self._inflight.unplanned(entry.flow.request)
         for leg in entry.kinds:
             self._inflight.ended(leg)
             self._owners.pop(leg, None)

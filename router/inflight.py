@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from core.ids import LegId, WorkerId
+from core.ids import LegId, RequestId, WorkerId
 
 
 @dataclass(slots=True)
@@ -20,6 +20,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self._legs: dict[LegId, _Entry] = {}
+        self._plans: dict[RequestId, _Entry] = {}
         self._prefill: dict[WorkerId, int] = defaultdict(int)
         self._decode: dict[WorkerId, int] = defaultdict(int)
 
@@ -28,6 +29,19 @@ class InFlight:
         self._legs[leg] = _Entry(worker, prefill_tokens, decode_tokens)
         self._prefill[worker] += prefill_tokens
         self._decode[worker] += decode_tokens
+
+    def planned(self, request: RequestId, worker: WorkerId, decode_tokens: int) -> None:
+        """A worker was chosen to decode once the prompt is done elsewhere. It counts at once: until the first of a burst have
+        been prefilled, all of the burst would see the same idle worker. Replaces an earlier plan of the request."""
+        self.unplanned(request)
+        self._plans[request] = _Entry(worker, 0, decode_tokens)
+        self._decode[worker] += decode_tokens
+
+    def unplanned(self, request: RequestId) -> None:
+        """The decode leg is being sent, or will not be."""
+        plan = self._plans.pop(request, None)
+        if plan is not None:
+            self._decode[plan.worker] -= plan.decode_tokens
 
     def prompt_done(self, leg: LegId) -> None:
         """The leg's first token came: its prompt is computed."""

@@ -174,6 +174,8 @@ async def test_work_is_spread_before_anybody_reports_it(cluster: MiniCluster) ->
     view = cluster.router.dispatcher.view()
     assert view[cluster.workers["prefill-0"].name].outstanding_prefill_tokens == 4 * 20
     assert view[cluster.workers["prefill-1"].name].outstanding_prefill_tokens == 4 * 20
+    assert view[cluster.workers["decode-0"].name].outstanding_decode_tokens == 4 * 22
+    assert view[cluster.workers["decode-1"].name].outstanding_decode_tokens == 4 * 22
     await cluster.router.finished(*(f"r{number}" for number in range(8)))
     assert [seen.outstanding_prefill_tokens + seen.outstanding_decode_tokens for seen in cluster.router.dispatcher.view().values()] == [
         0

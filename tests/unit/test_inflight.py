@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.ids import LegId, WorkerId
+from core.ids import LegId, RequestId, WorkerId
 from router.inflight import InFlight
 
 P, D = WorkerId("p"), WorkerId("d")
@@ -66,3 +66,16 @@ def test_books_add_up(steps: list[tuple[str, int, WorkerId, int, int]]) -> None:
     for leg in list(model):
         books.ended(leg)
     assert [books.prefill_tokens(P), books.decode_tokens(P), books.prefill_tokens(D), books.decode_tokens(D), len(books)] == [0] * 5
+
+
+def test_a_plan_counts_until_its_leg_is_sent() -> None:
+    """The decode worker of a request that is still prefilling has that request on its books; planned anew, only the new one."""
+    books = InFlight()
+    request, old, new = RequestId("r"), WorkerId("d1"), WorkerId("d2")
+    books.planned(request, old, 100)
+    assert (books.decode_tokens(old), books.prefill_tokens(old)) == (100, 0)
+    books.planned(request, new, 120)
+    assert (books.decode_tokens(old), books.decode_tokens(new)) == (0, 120)
+    books.unplanned(request)
+    books.unplanned(request)
+    assert (books.decode_tokens(new), len(books)) == (0, 0)
