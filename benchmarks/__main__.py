@@ -182,7 +182,7 @@ def _page(sections: list[str]) -> str:
     head = [
         "# Benchmarks",
         "",
-        "Made by `make bench`, which writes this page. Ratios compare runs in turn within one session; absolute values are this",
+        "Made by `make bench`, which writes this page. Ratios compare runs made in turn, side by side; absolute values are this",
         "machine's and no promise for another.",
         "",
         f"Machine: {cores} cores, {gib:.0f} GiB, {platform.system()} {platform.machine()}, no GPU. Model: the demo model, 5 M parameters,",
