@@ -83,13 +83,6 @@ class Controller:
         wanted = {str(role): count for role, count in self._wanted.items()}
         return {"app": self._app, "model": self._config.served_name, "wanted": wanted, "workers": workers, "failures": list(self._failures)}
 
-    async def drain(self, worker: str) -> bool:
-        """Takes a worker out of service once it is idle; a new one takes its place. False when there is no such worker."""
-        if WorkerId(worker) not in self._members:
-            return False
-        await self._apply(WorkerId(worker), DrainAsked())
-        return True
-
     async def stop_workers(self) -> None:
         """Ends every worker, now. The application is being taken down."""
         self._wanted = dict.fromkeys(Role, 0)

@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 
 class PrefillLegs(LegHandler):
-    """The prefill legs of one worker and the leases on what they computed.
-
-    ``block_size_tokens`` may be given late (the engine says it when it has loaded).
-    """
+    """The prefill legs of one worker and the leases on what they computed. ``clock`` is monotonic seconds."""
 
     def __init__(self, worker: WorkerId, epoch: Epoch, lease_s: float, clock: Callable[[], float]) -> None:
         self._worker = worker
