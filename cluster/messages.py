@@ -35,8 +35,10 @@ class AddLeg(msgspec.Struct, frozen=True, tag="add"):
     leg: LegId
     epoch: Epoch
     kind: LegKind
+    tokens: int = 0
+    """Prompt and emitted tokens together: what a worker needs to know to refuse before it reads the request."""
     emitted: list[int] = []
-    """DECODE: output tokens the client has already; generation goes on behind them."""
+    """Output tokens the client has already; generation goes on behind them, as after a preemption."""
     first_token_counts: bool = True
     """PREFILL: the sampled token goes to the client, so it is sampled as asked; otherwise it is thrown away."""
     handle: KVHandle | None = None
@@ -80,6 +82,16 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     leg: LegId
     epoch: Epoch
     reason: str
+    busy: bool = False
+    """There is no room now, and will be: offer it again later. Otherwise this life of the worker will not take it."""
+
+
+class MoveLegs(msgspec.Struct, frozen=True, tag="move"):
+    """Worker: I have to go; continue these legs elsewhere. Each runs on here until it is aborted, or ends by itself."""
+
+    epoch: Epoch
+    legs: list[LegId]
+    reason: str
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -106,7 +118,7 @@ class Pulse(msgspec.Struct, frozen=True, tag="pulse"):
 
 
 FromRouter = AddLeg | AbortLegs | Call | Hello
-FromWorker = StepOutputs | Refused | Failed | Answer | Pulse
+FromWorker = StepOutputs | Refused | MoveLegs | Failed | Answer | Pulse
 
 T = TypeVar("T")
 

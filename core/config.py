@@ -65,6 +65,21 @@ class PoolConfig(_Section):
     """vLLM engine arguments of this pool only; they win over ``engine.args``."""
     start_timeout_s: float = Field(default=600.0, gt=0)
     """A worker that has not loaded its model by then is given up and replaced."""
+    silence_timeout_s: float = Field(default=10.0, gt=0)
+    """A worker that has not answered the controller for so long is ended and replaced. Routers give its requests to others
+    much sooner: ``router.worker_timeout_s``."""
+    stall_timeout_s: float = Field(default=60.0, gt=0)
+    """An engine that has work and ends no step for so long hangs: its worker gives it up. Longer than the longest step."""
+    drain_timeout_s: float = Field(default=30.0, ge=0)
+    """How long a worker that is to go may finish what it runs. What is not finished then is continued by other workers."""
+    surge: int = Field(default=0, ge=0)
+    """Workers started beyond ``count`` while others are replaced, where the cluster has room. With 0 a worker goes before its
+    replacement comes."""
+    max_prefill_tokens: int | None = Field(default=None, ge=1)
+    """Prompt tokens a worker takes on before the first of them is done; it refuses the rest, and the router offers them
+    elsewhere. One prompt is always taken, however long. Unset: four steps' worth, ``4 * max_num_batched_tokens``."""
+    headroom_tokens: int = Field(default=256, ge=0)
+    """KV room a worker keeps for each request it decodes to grow into; a request that would eat into it is refused."""
 
     @property
     def on_cpu(self) -> bool:
@@ -110,6 +125,52 @@ class KVTransferConfig(_Section):
         return self.buffer_device or ("cpu" if on_cpu else "cuda")
 
 
+class QueueConfig(_Section):
+    """The queue of a router replica: requests no worker has room for. Beyond any of its bounds, clients get 429."""
+
+    max_requests: int = Field(default=512, ge=0)
+    """Requests that wait at once."""
+    max_tokens: int = Field(default=2_000_000, ge=0)
+    """Prompt tokens that wait at once."""
+    max_wait_s: float = Field(default=30.0, gt=0)
+    """How long one may wait. One that would have to wait longer is refused on arrival. With ``objectives.ttft_s``, that is the
+    bound where it is the smaller one."""
+
+
+class RetryConfig(_Section):
+    """How a request is carried on after a worker that had it was lost."""
+
+    max_losses: int = Field(default=3, ge=1)
+    """A request is given up when so many engines have ended under it: it may be what ends them."""
+    backoff_s: float = Field(default=0.05, ge=0)
+    """Pause before the second new try, doubled for each further one, with jitter. The first is made at once."""
+    give_up_after_s: float = Field(default=120.0, gt=0)
+    """How long a request that lost its worker waits for another one; long enough for a worker to load."""
+
+
+class ApiKeysConfig(_Section):
+    """Where the clients' keys are: in an environment variable of the routers, or a file on their nodes. Neither: nobody needs one.
+
+    Both hold lines or comma-separated entries ``name=key``, or just ``key``.
+    """
+
+    env: str | None = Field(default=None, min_length=1)
+    """The name of the environment variable."""
+    file: str | None = Field(default=None, min_length=1)
+    """The path of the file; readable by the routers only."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ApiKeysConfig:
+        if self.env and self.file:
+            raise ValueError("give `env` or `file`, not both")
+        return self
+
+    @property
+    def wanted(self) -> bool:
+        """Whether clients need a key."""
+        return bool(self.env or self.file)
+
+
 class RouterConfig(_Section):
     """The routers: vLLM's OpenAI server, and the choice of workers behind it."""
 
@@ -123,12 +184,25 @@ class RouterConfig(_Section):
     """Requests a replica holds at once; those beyond wait in Ray Serve, unseen by the balancer."""
     server_args: ServerArgs = Field(default_factory=dict)
     """Arguments of vLLM's OpenAI server by the names of its flags, e.g. ``enable_auto_tool_choice: true``."""
-    heartbeat_s: float = Field(default=1.0, gt=0)
+    heartbeat_s: float = Field(default=0.4, gt=0)
     """A worker with nothing to say says that at least this often."""
-    worker_timeout_s: float = Field(default=10.0, gt=0)
-    """A worker silent for so long is taken for lost, and its requests fail or move."""
+    worker_timeout_s: float = Field(default=1.5, gt=0)
+    """A connection silent for so long is cut, and other workers continue its requests. Kept alive by threads that neither a busy
+    router nor a loading engine holds up, so it may be short; being wrong costs a pause."""
     retry_after_s: float = Field(default=5.0, gt=0)
-    """What a refused client is told to wait."""
+    """What a client is told to wait when no worker is ready, or when there is nothing to predict from."""
+    request_timeout_s: float | None = Field(default=None, gt=0)
+    """A request not done by then is ended with an error. Unset: it may take as long as it takes."""
+    drain_timeout_s: float = Field(default=600.0, gt=0)
+    """How long a replica that is to go may finish its streams; what is left then is cut."""
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    """A request body beyond this is refused with 413 before it is read."""
+    queue: QueueConfig = Field(default_factory=QueueConfig)
+    """What waits for a worker, and how much of it may."""
+    retry: RetryConfig = Field(default_factory=RetryConfig)
+    """What happens after a worker was lost."""
+    api_keys: ApiKeysConfig = Field(default_factory=ApiKeysConfig)
+    """Who may ask."""
 
     @field_validator("worker_timeout_s")
     @classmethod

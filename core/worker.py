@@ -45,6 +45,8 @@ class WorkerLoad(msgspec.Struct, frozen=True):
     num_blocks: int = 0
     leased_blocks: int = 0
     """Blocks of finished prefills kept for a decode worker that has not read them yet; part of the used ones."""
+    stranded_blocks: int = 0
+    """Leased blocks nobody can come for any more and that are not free yet: past their lease, or of a router that is gone."""
 
 
 class WorkerCard(msgspec.Struct, frozen=True):

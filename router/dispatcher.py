@@ -279,7 +279,7 @@ class Dispatcher:
         else:
             timeline.sent_s = now
         handle = order.handle if order.handle is not None and self._can_be_read(order.handle) else None
-        message = AddLeg(order.leg, link.card.epoch, order.kind, list(order.emitted), order.first_token_counts, handle)
+        message = AddLeg(order.leg, link.card.epoch, order.kind, context, list(order.emitted), order.first_token_counts, handle)
         self._send(order.worker, message, entry.frames)
 
     def _can_be_read(self, handle: KVHandle) -> bool:

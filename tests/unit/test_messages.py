@@ -19,6 +19,7 @@ from cluster.messages import (
     FromWorker,
     Hello,
     LegKind,
+    MoveLegs,
     Pulse,
     Refused,
     StepOutputs,
@@ -39,7 +40,7 @@ HANDLE = KVHandle(WorkerId("p"), E, L, 20, 2, 10.0, {"remote_block_ids": [[1, 2]
 
 FROM_ROUTER: list[FromRouter] = [
     AddLeg(L, E, LegKind.PREFILL, first_token_counts=False),
-    AddLeg(L, E, LegKind.DECODE, [5, 2**31], True, HANDLE),
+    AddLeg(L, E, LegKind.DECODE, 22, [5, 2**31], True, HANDLE),
     AddLeg(L, E, LegKind.WHOLE),
     AbortLegs([]),
     AbortLegs([L, LegId("ü:1")]),
@@ -49,7 +50,8 @@ FROM_ROUTER: list[FromRouter] = [
 FROM_WORKER: list[FromWorker] = [
     StepOutputs(E, LOAD, {L: HANDLE}, [Transfer(L, 2**40, 0.25)], {L: 0.125}),
     StepOutputs(E, WorkerLoad(), transfers=[]),
-    Refused(L, E, "full"),
+    Refused(L, E, "full", busy=True),
+    MoveLegs(E, [L], "it drains"),
     Failed(E, [L], "died"),
     Answer(1, ["generate"]),
     Answer(1, error="it cannot"),
