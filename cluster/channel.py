@@ -73,6 +73,7 @@ class WorkerEnd:
         shown = f"[{host}]" if ":" in host else host
         if ":" in host:
             self._socket.setsockopt(zmq.IPV6, 1)
+        self._events = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         port = self._socket.bind_to_random_port(f"tcp://{shown}")
         self.address = f"tcp://{shown}:{port}"
 
@@ -91,8 +92,16 @@ class WorkerEnd:
             raise
         return True
 
+    async def lost(self) -> None:
+        """Returns when some router's connection has just been lost. Which one's, sending shows."""
+        await self._events.recv_multipart()
+
     def close(self) -> None:
-        """Closes at once; messages not yet sent are dropped."""
+        """Closes at once; messages not yet sent are dropped. Twice is once."""
+        if self._socket.closed:
+            return
+        self._socket.disable_monitor()
+        self._events.close(0)
         self._socket.close(0)
         self._gate.stop()
         self._context.term()

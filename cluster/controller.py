@@ -20,8 +20,21 @@ from ray import serve
 from cluster import board
 from cluster.actor import BuildRuntime
 from cluster.channel import ChannelKeys
-from cluster.lifecycle import Beat, Died, DrainAsked, EngineLoaded, Event, Kill, Limits, PhaseEntered, TimePassed, WorkerRecord
-from cluster.membership import ENDED_ON_PURPOSE, Create, Drain, Members, Membership, reconcile
+from cluster.drain import hard_limit_s
+from cluster.lifecycle import (
+    WELL_ENDED,
+    Beat,
+    Died,
+    DrainAsked,
+    EngineLoaded,
+    Event,
+    Kill,
+    Limits,
+    PhaseEntered,
+    TimePassed,
+    WorkerRecord,
+)
+from cluster.membership import Create, Drain, Members, Membership, reconcile
 from cluster.placement import Placement
 from cluster.spec import WorkerReport, WorkerSpec, spec_hash
 from core.config import BatonConfig
@@ -32,6 +45,8 @@ log = logging.getLogger(__name__)
 
 _STEP_S = 0.5
 _BEAT_TIMEOUT_S = 5.0
+_STEP_WAITS_S = 0.5
+"""For the answers to beats. A worker that has no process yet answers late, and the others are not to wait for it."""
 _LONG_POLL_S = 2.0  # a stopping replica waits for its calls to return
 
 
@@ -44,8 +59,11 @@ class Controller:
         self._placement = Placement(self._app, build)
         self._members = Members()
         self._reports: dict[WorkerId, WorkerReport] = {}
+        self._hearing: dict[WorkerId, asyncio.Task[None]] = {}
         self._hashes = {role: spec_hash(self._config, role) for role in Role}
         self._wanted = {role: self._config.pool(role).count for role in Role}
+        self._surge = {role: self._config.pool(role).surge for role in Role}
+        self._limits = {role: self._limits_of(role) for role in Role}
         self._router_keys = ChannelKeys.make()
         self._last_epoch = int(time.time())
         self._creating: set[asyncio.Task[None]] = set()
@@ -87,7 +105,7 @@ class Controller:
         """Ends every worker, now. The application is being taken down."""
         self._wanted = dict.fromkeys(Role, 0)
         self._loop_task.cancel()
-        for task in self._creating:
+        for task in (*self._creating, *self._hearing.values()):
             task.cancel()
         await asyncio.gather(*self._removing, *(self._placement.remove(r.worker) for r in self._members), return_exceptions=True)
         board.clear(self._app)
@@ -109,6 +127,7 @@ class Controller:
         """Adopts what is there, then steps for ever."""
         for spec in await self._placement.find():
             self._adopt(spec)
+        await self._hear_all(_BEAT_TIMEOUT_S)  # what is adopted is ready or draining already: routers must not be told otherwise
         while True:
             started = time.monotonic()
             try:
@@ -119,21 +138,24 @@ class Controller:
 
     async def step(self) -> None:
         """Hears every worker, then creates and drains what reconciling asks for, then tells the routers."""
-        await asyncio.gather(*(self._hear(record) for record in self._members))
-        for action in reconcile(self._members, self._still_wanted(), self._hashes):
+        await self._hear_all(_STEP_WAITS_S)
+        asked = board.asked_to_drain(self._app)
+        waiting = self._waiting_creates
+        for action in reconcile(self._members, self._wanted, self._hashes, time.time(), self._surge, asked, waiting):
             if isinstance(action, Create):
                 self._create_later(action)
             elif isinstance(action, Drain):
-                await self._apply(action.worker, DrainAsked())
+                self._apply(action.worker, DrainAsked())
+        for worker in asked:
+            record = self._members.get(worker)
+            if record is None or record.state is WorkerState.GONE:
+                board.forget_drain(self._app, worker)
         self._forget_replaced()
         board.post(self._app, self._status())
         if self._told_version != self._members.version:
             async with self._changed:
                 self._told_version = self._members.version
                 self._changed.notify_all()
-
-    def _still_wanted(self) -> dict[Role, int]:
-        return {role: count - self._waiting_creates[role] for role, count in self._wanted.items()}
 
     def _adopt(self, spec: WorkerSpec) -> None:
         self._router_keys = spec.router_keys  # all workers of an application share them
@@ -142,21 +164,35 @@ class Controller:
         self._members.enter(WorkerRecord(spec.worker, spec.role, spec.epoch, spec.spec_hash, now, heard_at_s=now, restarts=spec.restarts))
         log.info("controller: adopted %s", spec.worker)
 
-    async def _hear(self, record: WorkerRecord) -> None:
-        if record.state is WorkerState.GONE:
-            return
+    async def _hear_all(self, wait_s: float) -> None:
+        """Asks every worker how it is, those apart that have not answered the last time; and lets time pass for all."""
+        for record in self._members:
+            if record.state is not WorkerState.GONE and record.worker not in self._hearing:
+                self._hearing[record.worker] = asyncio.get_running_loop().create_task(self._hear(record.worker))
+        if self._hearing:
+            await asyncio.wait(self._hearing.values(), timeout=wait_s)
+        for worker, task in list(self._hearing.items()):
+            if task.done():
+                del self._hearing[worker]
+                if error := task.exception():
+                    log.error("controller: %s could not be heard: %r", worker, error)
+        for record in self._members:
+            self._apply(record.worker, TimePassed())
+
+    async def _hear(self, worker: WorkerId) -> None:
         try:
-            report = await self._placement.beat(record.worker, _BEAT_TIMEOUT_S)
+            report = await self._placement.beat(worker, _BEAT_TIMEOUT_S)
         except ray.exceptions.ActorUnavailableError:
-            report = None  # a hiccup of the network; silence that lasts is noticed below
+            return  # a hiccup of the network; silence that lasts is noticed as time passes
         except ray.exceptions.RayError as error:
-            await self._apply(record.worker, Died(_first_line(error)))
+            self._apply(worker, Died(_first_line(error)))
             return
-        if report is not None:
-            self._reports[record.worker] = report
-            for event in self._events(record, report):
-                await self._apply(record.worker, event)
-        await self._apply(record.worker, TimePassed())
+        record = self._members.get(worker)
+        if report is None or record is None:
+            return
+        self._reports[worker] = report
+        for event in self._events(record, report):
+            self._apply(worker, event)
 
     def _events(self, record: WorkerRecord, report: WorkerReport) -> list[Event]:
         if report.failed is not None:
@@ -164,27 +200,34 @@ class Controller:
         if report.card is None:
             return [PhaseEntered(report.phase)]
         events: list[Event] = [EngineLoaded(report.card)] if record.state is WorkerState.STARTING else []
-        if report.stuck_s < self._config.router.worker_timeout_s:
-            events.append(Beat(report.load, report.idle))
+        if report.draining_s is not None:  # by itself, when its process was told to end; or since before this controller's time
+            events.append(DrainAsked(report.draining_s))
+        if report.stuck_s < self._limits[record.role].silence_s:
+            events.append(Beat(report.load, report.idle, report.draining_s is not None))
         return events
 
-    async def _apply(self, worker: WorkerId, event: Event) -> None:
+    def _limits_of(self, role: Role) -> Limits:
+        pool = self._config.pool(role)
+        drain_s = hard_limit_s(pool.drain_timeout_s, self._config.kv_transfer.lease_s)
+        return Limits(pool.start_timeout_s, pool.silence_timeout_s, drain_s)
+
+    def _apply(self, worker: WorkerId, event: Event) -> None:
         record = self._members.get(worker)
         if record is None:
             return
-        limits = Limits(self._config.pool(record.role).start_timeout_s, self._config.router.worker_timeout_s)
-        for instruction in self._members.apply(worker, event, time.time(), limits):
+        for instruction in self._members.apply(worker, event, time.time(), self._limits[record.role]):
             if isinstance(instruction, Kill):
                 self._gone(worker)
                 self._spawn(self._placement.remove(worker), self._removing)
             else:
-                await self._placement.drain(worker)
+                log.info("controller: %s drains", worker)
+                self._spawn(self._placement.drain(worker, self._config.pool(record.role).drain_timeout_s), self._removing)
 
     def _gone(self, worker: WorkerId) -> None:
         record = self._members.get(worker)
         assert record is not None
         log.warning("controller: %s is gone: %s", worker, record.phase)
-        if record.phase not in ENDED_ON_PURPOSE:
+        if record.phase not in WELL_ENDED:
             self._failures.append({"worker": worker, "at": time.time(), "reason": record.phase, "was_ready": record.card is not None})
 
     def _create_later(self, action: Create) -> None:
@@ -194,7 +237,7 @@ class Controller:
 
     def _consume_dead(self, role: Role) -> None:
         """One dead record is being replaced: it must not be counted as the cause of a second replacement."""
-        dead = [r for r in self._members if r.role is role and r.state is WorkerState.GONE]
+        dead = [r for r in self._members if r.role is role and r.state is WorkerState.GONE and not r.was_to_go]
         if dead:
             self._members.remove(dead[0].worker)
             self._reports.pop(dead[0].worker, None)
@@ -223,14 +266,14 @@ class Controller:
             try:
                 await self._placement.create(spec, self._config.pool(action.role), self._config.engine.env)
             except Exception as error:  # whatever Ray did not like, the worker is not there
-                await self._apply(spec.worker, Died(_first_line(error)))
+                self._apply(spec.worker, Died(_first_line(error)))
         finally:
             self._waiting_creates[action.role] -= 1
 
     def _forget_replaced(self) -> None:
-        """Gone workers nobody waits for: drained and stopped ones."""
+        """Gone workers nobody waits for: those that were to go."""
         for record in self._members:
-            if record.state is WorkerState.GONE and record.phase in ENDED_ON_PURPOSE:
+            if record.state is WorkerState.GONE and record.was_to_go:
                 self._members.remove(record.worker)
                 self._reports.pop(record.worker, None)
 
@@ -258,6 +301,8 @@ class Controller:
             "free_blocks": report.load.free_blocks,
             "num_blocks": report.load.num_blocks,
             "leased_blocks": report.load.leased_blocks,
+            "stranded_blocks": report.load.stranded_blocks,
+            "draining_s": record.draining_since_s and round(now - record.draining_since_s, 1),
             "received_bytes": report.received_bytes,
             "computed_prompt_tokens": report.computed_prompt_tokens,
         }

@@ -19,7 +19,10 @@ class LegHandler(ABC):
 
     @abstractmethod
     def engine_request(self, add: AddLeg, request: EngineCoreRequest) -> EngineCoreRequest:
-        """The request as the engine is to see it, under the leg's id. Changes neither argument."""
+        """The request as the engine is to see it, under the leg's id. Changes neither argument.
+
+        ``add.emitted`` may be non-empty for every kind: the engine is told to take those tokens as output already made.
+        """
 
     def finished(self, owner: RouterId, output: EngineCoreOutput) -> KVHandle | None:
         """Called with a leg's last output; returns the handle if the leg's KV is kept for a reader."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from cluster.channel import ChannelKeys
-from cluster.lifecycle import DIED_DRAINING, Event, Instruction, Limits, WorkerRecord, transition
+from cluster.lifecycle import Event, Instruction, Limits, WorkerRecord, transition
 from core.ids import WorkerId
 from core.worker import Role, WorkerCard, WorkerState
 
@@ -39,8 +39,8 @@ class Drain:
 
 Action = Create | Drain
 
-ENDED_ON_PURPOSE = frozenset({"drained", "stopped", "stopped before it was ready", DIED_DRAINING})
-"""Phases of gone workers that somebody wanted gone; all the others died."""
+NO_ROOM_S = 20.0
+"""A worker of which nothing has been heard for so long since it was asked for waits for room in the cluster."""
 
 _FIRST_BACKOFF_S = 1.0
 _LONGEST_BACKOFF_S = 60.0
@@ -93,35 +93,102 @@ class Members:
         ]
 
 
-def reconcile(records: Iterable[WorkerRecord], wanted: Mapping[Role, int], spec_hashes: Mapping[Role, str]) -> list[Action]:
+def reconcile(
+    records: Iterable[WorkerRecord],
+    wanted: Mapping[Role, int],
+    spec_hashes: Mapping[Role, str],
+    now_s: float,
+    surge: Mapping[Role, int] | None = None,
+    asked: Collection[WorkerId] = (),
+    pending: Mapping[Role, int] | None = None,
+) -> list[Action]:
     """What is to be done so that every pool has the wanted number of workers of today's configuration.
 
-    Dead workers are replaced (with back-off). Those too many are drained, of an older configuration first, then the oldest.
-    Workers of an older configuration are replaced one at a time over all pools, and only while everybody is ready: as long
-    as its one worker of a pool loads, the other pool serves alone. Asked again before the actions took effect it may answer
-    the same.
+    Dead workers are replaced, with back-off; draining ones at once. Those too many are drained, outgoing ones first, then the
+    oldest. Outgoing are workers of an older configuration and those that somebody ``asked`` to drain. A pool with ``surge``
+    starts so many replacements beyond its number and drains an outgoing worker for each that is ready; one that waits for room
+    in the cluster is made room for. Without, a worker that was asked to go goes at once, and workers of an older configuration
+    go one at a time over all pools, while everybody is ready: as long as its one worker of a pool loads, the other pool serves
+    alone. ``pending`` are workers whose start was decided and that are not among the records yet. Asked again before the actions
+    took effect it may answer the same.
     """
     actions: list[Action] = []
-    by_role: dict[Role, list[WorkerRecord]] = {role: [] for role in wanted}
+    pools = {role: _Pool(spec_hashes[role], asked) for role in wanted}
     for record in records:
-        by_role[record.role].append(record)
-    settled = all(record.state is WorkerState.READY for pool in by_role.values() for record in pool)
-    settled = settled and all(len(by_role[role]) == count for role, count in wanted.items())
+        pools[record.role].add(record)
+    settled = all(pool.settled(wanted[role]) for role, pool in pools.items()) and not any((pending or {}).values())
     for role, count in wanted.items():
-        alive = [r for r in by_role[role] if r.state in (WorkerState.STARTING, WorkerState.READY)]
-        least_wanted_first = sorted(alive, key=lambda r: (r.spec_hash == spec_hashes[role], r.created_at_s))
-        leaving = least_wanted_first[: max(0, len(alive) - count)]
-        stale = [r for r in alive if r.spec_hash != spec_hashes[role]]
-        if not leaving:  # one that has not even started serves nobody: it may go at once
-            leaving = [r for r in stale if r.state is WorkerState.STARTING]
-        if settled and stale:
-            leaving, settled = stale[:1], False
-        actions += [Drain(r.worker) for r in leaving]
-        dead = [r for r in by_role[role] if r.state is WorkerState.GONE and r.phase not in ENDED_ON_PURPOSE]
-        for missing in range(count - len(alive)):
-            restarts = _restarts(dead[missing]) if missing < len(dead) else 0
+        pool, spare, coming = pools[role], (surge or {}).get(role, 0), (pending or {}).get(role, 0)
+        if spare and pool.outgoing:
+            leaving, missing = pool.with_surge(count, spare, now_s)
+        else:
+            leaving, settled = pool.without_surge(count, settled)
+            missing = count - len(pool.alive)
+        actions += [Drain(record.worker) for record in leaving]
+        for place in range(missing - coming):
+            restarts = _restarts(pool.dead[place]) if place < len(pool.dead) else 0
             actions.append(Create(role, restarts, _backoff_s(restarts)))
     return actions
+
+
+class _Pool:
+    """One pool's workers, by what is to become of them."""
+
+    def __init__(self, spec_hash: str, asked: Collection[WorkerId]) -> None:
+        self.alive: list[WorkerRecord] = []
+        self.dead: list[WorkerRecord] = []
+        self._draining = 0
+        self._spec_hash = spec_hash
+        self._asked = asked
+
+    def add(self, record: WorkerRecord) -> None:
+        if record.state in (WorkerState.STARTING, WorkerState.READY):
+            self.alive.append(record)
+        elif record.state is WorkerState.GONE and not record.was_to_go:
+            self.dead.append(record)
+        else:
+            self._draining += 1
+
+    def settled(self, count: int) -> bool:
+        """Whether all who are wanted are there and ready, and nobody else is."""
+        ready = all(record.state is WorkerState.READY for record in self.alive)
+        return ready and not self.dead and not self._draining and len(self.alive) == count
+
+    def _is_outgoing(self, record: WorkerRecord) -> bool:
+        return record.spec_hash != self._spec_hash or record.worker in self._asked
+
+    @property
+    def outgoing(self) -> list[WorkerRecord]:
+        return [record for record in self.alive if self._is_outgoing(record)]
+
+    def _beyond(self, count: int) -> list[WorkerRecord]:
+        least_wanted_first = sorted(self.alive, key=lambda r: (not self._is_outgoing(r), r.created_at_s))
+        return least_wanted_first[: max(0, len(self.alive) - count)]
+
+    def without_surge(self, count: int, settled: bool) -> tuple[list[WorkerRecord], bool]:
+        """Who leaves now, and whether another pool may still take this as a quiet moment."""
+        leaving = self._beyond(count)
+        # One that has not even started serves nobody, and who was asked to go is not asked to wait.
+        if not leaving:
+            leaving = [r for r in self.outgoing if r.state is WorkerState.STARTING or r.worker in self._asked]
+        if not leaving and settled and self.outgoing:
+            leaving, settled = self.outgoing[:1], False
+        return leaving, settled
+
+    def with_surge(self, count: int, spare: int, now_s: float) -> tuple[list[WorkerRecord], int]:
+        """Who leaves now, and how many are to be started."""
+        leaving = [record for record in self.outgoing if record.state is WorkerState.STARTING]
+        going = [record for record in self.outgoing if record.state is WorkerState.READY]
+        staying = [record for record in self.alive if not self._is_outgoing(record)]
+        served = [r for r in staying if r.state is WorkerState.READY or _waits_for_room(r, now_s)]
+        enough = max(0, len(going) + len(served) - count)
+        missing = count + min(spare, len(going)) - len(going) - len(staying)
+        return leaving + going[:enough], missing
+
+
+def _waits_for_room(record: WorkerRecord, now_s: float) -> bool:
+    never_heard = record.heard_at_s <= record.created_at_s
+    return record.state is WorkerState.STARTING and never_heard and now_s - record.created_at_s > NO_ROOM_S
 
 
 def _restarts(dead: WorkerRecord) -> int:

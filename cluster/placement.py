@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 NAMESPACE = "baton"
 _STOP_S = 15.0
+_TELL_S = 5.0
 
 
 class Placement:
@@ -89,12 +90,14 @@ class Placement:
             return None
         return report
 
-    async def drain(self, worker: WorkerId) -> None:
-        """Tells a worker to take no new legs."""
+    async def drain(self, worker: WorkerId, timeout_s: float) -> None:
+        """Tells a worker to take no new legs, and how long its running ones may take. One that does not answer is told again."""
+        if worker not in self._actors:
+            return
         try:
-            await self._actors[worker].drain.remote()
-        except ray.exceptions.RayError as error:
-            log.info("worker %s could not be told to drain: %s", worker, error)
+            await asyncio.wait_for(self._actors[worker].drain.remote(timeout_s), _TELL_S)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            log.info("worker %s could not be told to drain: %s", worker, type(error).__name__)
 
     async def remove(self, worker: WorkerId) -> None:
         """Ends a worker, gently first, and gives its place back. Works for dead ones too."""

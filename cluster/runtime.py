@@ -1,7 +1,7 @@
 """A worker's inside: one engine, one socket, and the legs that routers asked for. No Ray here; ``cluster.actor`` hosts it.
 
-One loop, four tasks: messages in, engine steps out, a pulse, KV events. Shutdown order: take no new leg, let or make the
-running ones end, stop the tasks, close the socket, stop the engine.
+One loop, six tasks: messages in, engine steps out, a pulse, lost connections, a watch on the engine, KV events. Shutdown order:
+take no new leg, let the running ones end or have them moved, stop the tasks, close the socket, stop the engine.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from cluster.admission import Admission
 from cluster.channel import WorkerEnd, gather_quietly
+from cluster.drain import Drain
 from cluster.leg import LegHandler
+from cluster.leg_book import LegBook
 from cluster.messages import (
     AbortLegs,
     AddLeg,
@@ -24,12 +27,14 @@ from cluster.messages import (
     Failed,
     Hello,
     LegKind,
+    MoveLegs,
     Pulse,
     Refused,
     StepOutputs,
     decode_from_router,
     worker_mismatch,
 )
+from cluster.watchdog import StallWatch, Verdict
 from core.errors import EngineFailedError
 from core.handle import KVHandle
 from core.ids import Epoch, LegId, RouterId, WorkerId
@@ -47,9 +52,19 @@ log = logging.getLogger(__name__)
 CALLABLE_UTILITIES = frozenset({"get_supported_tasks", "reset_prefix_cache", "is_sleeping", "list_loras"})
 """Engine utilities a router may call. A list, not a ban: utilities can load code, stop engines and write files."""
 
+_PROBE = "is_sleeping"
+"""The cheapest of them. The engine answers between two steps."""
+
+_SETTLES_S = 0.02
+"""ZMQ tells of a lost connection a moment before it refuses to send over it."""
+
 
 class WorkerRuntime:
-    """Runs one engine for any number of routers until told to stop or until the engine dies."""
+    """Runs one engine for any number of routers until told to stop or until the engine dies.
+
+    ``admissions`` are asked, kind by kind, whether there is room for a leg; any of them can refuse it. An engine that has legs
+    and gives no sign of life for ``stall_timeout_s`` has failed.
+    """
 
     def __init__(
         self,
@@ -58,40 +73,48 @@ class WorkerRuntime:
         engine: Engine,
         end: WorkerEnd,
         handlers: Mapping[LegKind, LegHandler],
+        admissions: Mapping[LegKind, Sequence[Admission]],
         leases: LeaseTable,
         pulse_s: float,
+        stall_timeout_s: float,
         clock: Callable[[], float],
     ) -> None:
         self.worker = worker
         self.epoch = epoch
         self.address = end.address
-        self.draining = False
         self.ticked_at_s = clock()
         """When this worker's loop last ran: a stuck loop shows as a growing age."""
         self._engine = engine
         self._end = end
         self._handlers = handlers
+        self._admissions = admissions
         self._leases = leases
         self._pulse_s = pulse_s
+        self._stall_timeout_s = stall_timeout_s
         self._clock = clock
+        self._stall = StallWatch(stall_timeout_s, clock())
+        self._probe: asyncio.Task[None] | None = None
+        self._drain: Drain | None = None
+        self._facts: EngineFacts | None = None
         self._requests = RequestCodec()
         self._outputs = OutputsCodec()
-        self._owners: dict[LegId, RouterId] = {}
-        self._kinds: dict[LegId, LegKind] = {}
+        self._legs = LegBook()
         self._routers: set[RouterId] = set()
         self._transfers: dict[RouterId, list[Transfer]] = defaultdict(list)
+        self._connection_lost = asyncio.Event()
         self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self, progress: Callable[[str], None]) -> EngineFacts:
         """Loads the engine. Raises EngineFailedError."""
-        return await self._engine.start(progress)
+        self._facts = await self._engine.start(progress)
+        return self._facts
 
     async def run(self) -> str:
         """Serves until cancelled, or until the engine dies: then every router has been told, and the reason is returned.
 
         Raises whatever else ends one of the loops: a worker that still answers but hears nothing would be worse than none.
         """
-        loops = (self._step, self._listen, self._pulse, self._follow_kv_events)
+        loops = (self._step, self._listen, self._pulse, self._notice_losses, self._watch, self._follow_kv_events)
         tasks = [asyncio.create_task(loop(), name=loop.__name__) for loop in loops]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -101,23 +124,47 @@ class WorkerRuntime:
             await self._fail_all(error.reason)
             return error.reason
         finally:
-            await gather_quietly(*tasks, *self._answering)
+            await gather_quietly(*tasks, *self._answering, *([self._probe] if self._probe else []))
 
     async def close(self) -> None:
         """Closes the socket and stops the engine."""
         self._end.close()
         await self._engine.shutdown()
 
+    def drain(self, timeout_s: float) -> None:
+        """Takes no new leg from now on. After ``timeout_s`` the routers are asked, again and again, to move what still runs.
+
+        May be called from any thread, and more than once: the earliest deadline counts.
+        """
+        now_s = self._clock()
+        if self._drain is None:
+            log.warning("worker %s drains: no new legs, %.0f s for its %d", self.worker, timeout_s, len(self._legs))
+            self._drain = Drain(now_s, timeout_s)
+        else:
+            self._drain.hasten(now_s, timeout_s)
+
+    @property
+    def draining_s(self) -> float | None:
+        """How long it has been draining; None: it does not."""
+        return None if self._drain is None else self._clock() - self._drain.began_s
+
     @property
     def load(self) -> WorkerLoad:
         """The newest load."""
         stats = self._engine.stats
-        return WorkerLoad(stats.running, stats.waiting, stats.free_blocks, stats.num_blocks, self._leases.blocks)
+        return WorkerLoad(
+            running=stats.running,
+            waiting=stats.waiting,
+            free_blocks=stats.free_blocks,
+            num_blocks=stats.num_blocks,
+            leased_blocks=self._leases.blocks,
+            stranded_blocks=self._leases.stranded_blocks(self._clock()),
+        )
 
     @property
     def idle(self) -> bool:
         """Whether no leg runs and no KV is kept for anybody."""
-        return not self._owners and not len(self._leases)
+        return not len(self._legs) and not len(self._leases)
 
     @property
     def received_bytes(self) -> int:
@@ -158,11 +205,11 @@ class WorkerRuntime:
             await self._end.send(router, Pulse(self.epoch, self.load))
 
     async def _add(self, router: RouterId, add: AddLeg, frames: list[bytes]) -> None:
-        # A request whose client has tokens already is not a new one: it was planned before anybody knew of the draining.
-        draining = "it is draining" if self.draining and not add.emitted else None
-        reason = worker_mismatch(add.epoch, self.epoch, self.worker) or draining
-        if reason:
+        if reason := worker_mismatch(add.epoch, self.epoch, self.worker) or ("it is draining" if self._drain else None):
             await self._end.send(router, Refused(add.leg, self.epoch, reason))
+            return
+        if reason := self._no_room(add):
+            await self._end.send(router, Refused(add.leg, self.epoch, reason, busy=True))
             return
         try:
             request = self._handlers[add.kind].engine_request(add, self._requests.decode(frames))
@@ -170,13 +217,17 @@ class WorkerRuntime:
             log.warning("worker %s: cannot read the request of leg %s: %r", self.worker, add.leg, error)
             await self._end.send(router, Failed(self.epoch, [add.leg], f"its request cannot be read: {error!r}"))
             return
-        self._owners[add.leg] = router
-        self._kinds[add.leg] = add.kind
+        self._legs.enter(router, add)
         await self._engine.add(request)
+
+    def _no_room(self, add: AddLeg) -> str | None:
+        assert self._facts is not None
+        room = self._legs.room(self._facts, self.load)
+        return next((reason for admission in self._admissions[add.kind] if (reason := admission.refusal(add, room))), None)
 
     async def _abort(self, legs: list[LegId]) -> None:
         for leg in legs:
-            self._forget(leg)
+            self._legs.end(leg)
         await self._engine.abort(legs)
         await self._engine.release(legs)
 
@@ -200,22 +251,24 @@ class WorkerRuntime:
 
     async def _deliver(self, outputs: EngineCoreOutputs, report: StepReport) -> None:
         self.ticked_at_s = self._clock()
+        self._stall.lived()
         for transfer in report.transfers:
-            if owner := self._owners.get(transfer.leg):
-                self._transfers[owner].append(transfer)
+            if leg := self._legs.get(transfer.leg):
+                self._transfers[leg.owner].append(transfer)
         by_router: dict[RouterId, list[EngineCoreOutput]] = defaultdict(list)
         handles: dict[RouterId, dict[LegId, KVHandle]] = defaultdict(dict)
         for output in outputs.outputs:
-            leg = LegId(output.request_id)
-            owner = self._owners.get(leg)
-            if owner is None:
+            name = LegId(output.request_id)
+            leg = self._legs.get(name)
+            if leg is None:
                 continue  # aborted while the step ran
-            by_router[owner].append(output)
+            leg.has_token = leg.has_token or bool(output.new_token_ids)
+            by_router[leg.owner].append(output)
             if output.finish_reason is not None:
-                if handle := self._handlers[self._kinds[leg]].finished(owner, output):
-                    handles[owner][leg] = handle
+                if handle := self._handlers[leg.kind].finished(leg.owner, output):
+                    handles[leg.owner][name] = handle
                 output.kv_transfer_params = None
-                self._forget(leg)
+                self._legs.end(name)
         for handler in self._handlers.values():  # after the outputs: a lease may end in the step it began in
             handler.stepped(report)
         load = self.load
@@ -230,7 +283,46 @@ class WorkerRuntime:
             for router in tuple(self._routers):
                 if not await self._end.send(router, Pulse(self.epoch, self.load)):
                     await self._router_gone(router)
-            await asyncio.sleep(self._pulse_s)
+            if self._drain is not None and self._drain.is_time_to_ask(self.ticked_at_s):
+                await self._have_moved(self._legs.by_owner())
+            self._connection_lost.clear()
+            try:
+                await asyncio.wait_for(self._connection_lost.wait(), self._pulse_s)
+            except TimeoutError:
+                pass
+
+    async def _notice_losses(self) -> None:
+        """Has the next pulse sent at once, which finds out whose connection it was."""
+        while True:
+            await self._end.lost()
+            await asyncio.sleep(_SETTLES_S)
+            self._connection_lost.set()
+
+    async def _have_moved(self, legs: Mapping[RouterId, list[LegId]]) -> None:
+        """Asks the routers to continue their legs elsewhere. They abort them here; until then each runs on."""
+        for router, theirs in legs.items():
+            log.info("worker %s: asking %s to move %d legs", self.worker, router, len(theirs))
+            if not await self._end.send(router, MoveLegs(self.epoch, theirs, "the worker drains")):
+                await self._router_gone(router)
+
+    async def _watch(self) -> None:
+        """Raises EngineFailedError once the engine hangs."""
+        while True:
+            await asyncio.sleep(min(self._pulse_s, self._stall_timeout_s / 8))
+            verdict = self._stall.look(bool(len(self._legs)), self._clock())
+            if verdict is Verdict.HUNG:
+                raise EngineFailedError(f"no step for {self._stall_timeout_s:g} s")
+            if verdict is Verdict.PROBE and self._probe is None:
+                self._probe = asyncio.create_task(self._ask_whether_it_lives())
+
+    async def _ask_whether_it_lives(self) -> None:
+        try:
+            await self._engine.utility(_PROBE)
+            self._stall.lived()
+        except EngineFailedError:
+            pass  # an engine that has died tells so by its step
+        finally:
+            self._probe = None
 
     async def _follow_kv_events(self) -> None:
         """Reads what the engine tells of its cache and lets it go: nothing may pile up while nobody keeps an index of it."""
@@ -241,20 +333,12 @@ class WorkerRuntime:
         """Nobody is left to read this router's legs or to use its kept KV: all of it is freed now."""
         self._routers.discard(router)
         self._transfers.pop(router, None)
-        legs = [leg for leg, owner in self._owners.items() if owner == router] + self._leases.of_owner(router)
+        legs = self._legs.of_owner(router) + self._leases.of_owner(router)
         if legs:
             log.warning("worker %s: router %s is gone; ending its %d legs", self.worker, router, len(legs))
             await self._abort(legs)
 
     async def _fail_all(self, reason: str) -> None:
-        legs: dict[RouterId, list[LegId]] = defaultdict(list)
-        for leg, owner in self._owners.items():
-            legs[owner].append(leg)
-        for router, theirs in legs.items():
+        for router, theirs in self._legs.by_owner().items():
             await self._end.send(router, Failed(self.epoch, theirs, reason))
-        self._owners.clear()
-        self._kinds.clear()
-
-    def _forget(self, leg: LegId) -> None:
-        self._owners.pop(leg, None)
-        self._kinds.pop(leg, None)
+        self._legs.clear()

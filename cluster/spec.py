@@ -44,15 +44,21 @@ class WorkerReport(msgspec.Struct, frozen=True):
     idle: bool = True
     stuck_s: float = 0.0
     """How long its loop has not run; more than a few seconds and it is as good as dead."""
+    draining_s: float | None = None
+    """How long it has taken no new legs; None: it does. Drained is a worker that says so itself and is idle."""
     pid: int = 0
     node: str = ""
     received_bytes: int = 0
     computed_prompt_tokens: int = 0
 
 
+CONTROLLERS_OWN = {"count", "start_timeout_s", "silence_timeout_s", "drain_timeout_s", "surge"}
+"""Keys of a pool that neither its workers nor the routers read."""
+
+
 def spec_hash(config: BatonConfig, role: Role) -> str:
-    """Names a pool's configuration: workers with another hash are replaced. Counts, policy and the like do not matter to it."""
-    pool = config.pool(role).model_dump(exclude={"count", "start_timeout_s"})
+    """Names a pool's configuration: workers with another hash are replaced. What only routers or the controller read does not matter."""
+    pool = config.pool(role).model_dump(exclude=CONTROLLERS_OWN)
     shared = config.model_dump(include={"model", "engine", "kv_transfer", "host"})
     channel = config.router.model_dump(include={"heartbeat_s", "worker_timeout_s"})
     text = json.dumps([pool, shared, channel], sort_keys=True, default=str)

@@ -33,9 +33,12 @@ SERVER_ARGS_SET_BY_BATON: Mapping[str, str] = {
     "uds": _LISTENS,
     "api_server_count": "the number of servers is `replicas` of `router`",
     "headless": "a router is nothing but a server",
+    "api_key": "clients' keys are `router.api_keys`: kept out of this file, changed without a restart, and needed on every path",
 }
 ENVIRONMENT_SET_BY_BATON: Mapping[str, str] = {
     "VLLM_ALLOW_INSECURE_SERIALIZATION": "nothing that comes from a socket is ever unpickled",
+    "VLLM_API_KEY": "clients' keys are `router.api_keys`",
+    "VLLM_SERVER_DEV_MODE": "its routes stop engines and call anything in them; none is served",
     "VLLM_NIXL_SIDE_CHANNEL_PORT": "every worker gets a free port of its own",
     "VLLM_NIXL_SIDE_CHANNEL_HOST": "it follows `host`, at the top of args",
 }

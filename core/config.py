@@ -106,6 +106,9 @@ class KVTransferConfig(_Section):
     lease_s: float = Field(default=10.0, ge=1)
     """How long a prefill worker keeps a finished prompt's blocks for a decode worker that has said nothing. Too short and a
     busy decode worker finds them gone and computes the prompt again; too long and they are missing for new prompts."""
+    pull_timeout_s: float = Field(default=10.0, gt=0)
+    """A pull that has neither come nor failed by then counts as failed, and decode computes the prompt itself. Longer than the
+    longest context takes over the link."""
     progress_thread_rest_us: int | None = Field(default=None, ge=0)
     """Pause between two polls of NIXL's progress thread. Without one it burns a core per engine; with one a transfer starts
     that much later. Unset: 100 on the CPU, 0 on GPU nodes, which have cores to spare."""
@@ -278,6 +281,15 @@ class BatonConfig(_Section):
         if engine is not None and (engine.kind == "simulated") != (transfer.backend == "simulated"):
             wanted = "simulated" if engine.kind == "simulated" else "nixl"
             raise ValueError(f"`backend: {transfer.backend}` does not go with `kind: {engine.kind}` engines; set `backend: {wanted}`")
+        return transfer
+
+    @field_validator("kv_transfer")
+    @classmethod
+    def _buffers_are_whole(cls, transfer: KVTransferConfig, info: ValidationInfo) -> KVTransferConfig:
+        pools = [pool for name in ("prefill", "decode") if (pool := info.data.get(name)) is not None]
+        if transfer.buffer_device == "cpu" and any(not pool.on_cpu for pool in pools):
+            # vLLM copies to such a buffer up to the end of the prompt only; a request that goes on elsewhere has more.
+            raise ValueError("`buffer_device: cpu` beside GPUs would lose part of the KV of requests that are moved; leave it out")
         return transfer
 
     @field_validator("decode")

@@ -25,4 +25,5 @@ class KVHandle(msgspec.Struct, frozen=True):
     blocks: int
     expires_in_s: float
     transfer: dict[str, Any]
-    """What the transfer back-end needs to pull; its keys are the back-end's own business."""
+    """What the transfer back-end needs to pull; its keys are the back-end's own business. The lease's number is among them: it is
+    what tells a reader who comes late, or is slow, that the blocks are not these tokens' any more (``kv_transfer.lease_words``)."""

@@ -1,4 +1,4 @@
-"""Decode legs: the request again, with the tokens that are out already as part of its prompt and the KV to be pulled."""
+"""Decode legs: the request again, with the tokens that are out already as its output so far and the KV to be pulled."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ import msgspec
 
 from cluster.leg import LegHandler
 from cluster.messages import AddLeg
-from engine.sampling import continued_sample, with_transfer
+from engine.sampling import continued, without_prompt_logprobs
 
 if TYPE_CHECKING:
     from vllm.v1.engine import EngineCoreRequest
 
 
 class DecodeLegs(LegHandler):
-    """The decode legs of one worker. With no handle the worker computes the prompt itself."""
+    """The decode legs of one worker. With no handle, or behind what it covers, the worker computes prompt and output itself."""
 
     def engine_request(self, add: AddLeg, request: EngineCoreRequest) -> EngineCoreRequest:
         assert request.sampling_params is not None
-        sampling = continued_sample(request.sampling_params, len(add.emitted))
-        if add.handle is not None:
-            sampling = with_transfer(sampling, add.handle.transfer)
-        prompt = request.prompt_token_ids if request.prompt_token_ids is None else [*request.prompt_token_ids, *add.emitted]
-        return msgspec.structs.replace(request, request_id=add.leg, prompt_token_ids=prompt, sampling_params=sampling)
+        sampling = without_prompt_logprobs(request.sampling_params)  # prefill has told them, also if nothing is out yet
+        sampling = continued(sampling, add.emitted, add.handle.transfer if add.handle is not None else None)
+        return msgspec.structs.replace(request, request_id=add.leg, sampling_params=sampling)

@@ -18,6 +18,8 @@ _POLL_S = 0.3
 _SERVE_OPTIONS = ("proxy_location", "grpc_options", "logging_config")
 """Keys of a Serve config file, beside ``http_options``, that are options of Serve itself."""
 _DEPLOYING_ENDS_S = 10.0
+_STREAMS_END_S = 20.0
+"""On the way down. A router may take ``router.drain_timeout_s`` when it is replaced, but nobody waits ten minutes for Ctrl-C."""
 _LONGEST_REASON = 12
 """Lines."""
 _FAILED_STARTS = 2
@@ -124,16 +126,19 @@ class Deployment:
             self._progress.say(f"{name:<16} {phase}")
 
     def down(self) -> None:
-        """Deletes the application; its controller ends the workers. Blocks until that is done."""
+        """Deletes the application; its controller ends the workers. Blocks until that is done, or has taken too long."""
         from ray import serve
 
         self._ending = True
         try:
-            serve.delete(self._file.application)
+            serve.delete(self._file.application, _blocking=False)
+            deadline = time.monotonic() + _STREAMS_END_S
+            while (still := self._file.application in serve.status().applications) and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
         except Exception as error:  # Ray's trees of errors have no common root; whatever it was, Ray itself is ended next
             self._progress.say(f"the application could not be deleted: {_why(error)}")
         else:
-            self._progress.say("the application is gone")
+            self._progress.say("streams that were still open are cut" if still else "the application is gone")
         if self._deploying is not None:
             self._deploying.join(_DEPLOYING_ENDS_S)  # or it would go on asking a Ray that has been shut down
 

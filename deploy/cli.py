@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from deploy import cmd_check_config, cmd_demo, cmd_demo_model, cmd_down, cmd_env, cmd_status, cmd_up
+from deploy import cmd_check_config, cmd_demo, cmd_demo_model, cmd_down, cmd_drain, cmd_env, cmd_status, cmd_up
 
 COMMANDS = [
     cmd_demo,
     cmd_up,
     cmd_status,
+    cmd_drain,
     cmd_down,
     cmd_check_config,
     cmd_env,
@@ -23,6 +24,7 @@ examples:
   baton demo                                        see it work on this machine
   baton up deploy/config/cpu-demo.yaml              serve what a file asks for, until Ctrl-C
   baton status                                      who is there, and how busy
+  baton drain --all                                 restart every worker, one by one, without losing a request
   baton check-config deploy/config/cpu-demo.yaml    is this file right, and what does it ask for?
   baton COMMAND --help                              more, with examples
 """

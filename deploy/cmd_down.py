@@ -69,7 +69,13 @@ def _on_cluster(address: str, app: str) -> int:
         if app not in serve.status().applications:
             progress.say(f"there is no application {app!r} on {address}")
             return 1
-        serve.delete(app)
+        serve.delete(app, _blocking=False)
+        deadline = time.monotonic() + _LIMIT_S
+        while app in serve.status().applications and time.monotonic() < deadline:
+            time.sleep(0.3)
+        if app in serve.status().applications:
+            progress.say(f"{app} takes no more requests; it ends by itself when its open streams have, see `serve status`")
+            return 0
     except (ConnectionError, RuntimeError) as error:
         progress.say(f"failed: {error}")
         return 1

@@ -13,6 +13,10 @@ DEFAULTS = {
     # Serve's own HTTP proxy costs 200 ms of TTFT at 64 streams; HAProxy and the throughput mode bring that to about 16.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # Each router that comes or goes has another HAProxy take over; the one before lives as long as its streams, no longer than this.
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
+    # A request sent over a connection that a leaving router has just closed has not been answered by anybody: another router does.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 

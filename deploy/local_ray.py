@@ -13,6 +13,9 @@ from deploy import environment, guardian, run_state
 _GRACE_S = 3.0
 """What Ray's processes get to end by themselves. Some never do: two of its agents wait for a parent that has gone."""
 
+_ADDRESS = "address"
+"""In the run's directory: where other commands find this Ray. Ray itself notes that only of clusters that `ray start` has made."""
+
 
 class LocalRay:
     """``cpus`` is what Ray may hand out; it is bookkeeping only, so it is set to what the configuration asks for."""
@@ -41,6 +44,7 @@ class LocalRay:
             logging_level=logging.ERROR,
             _temp_dir=str(self._run),
         )
+        (self._run / _ADDRESS).write_text(ray.get_runtime_context().gcs_address)
 
     @property
     def log_dir(self) -> Path:
@@ -68,3 +72,11 @@ class LocalRay:
         ended = self._guardian.wait() == 0
         self._guardian = None
         return ended
+
+
+def address_of(pid: int) -> str | None:
+    """The address of the Ray cluster that the process with this number has started; None before Ray is up."""
+    try:
+        return (run_state.run_dir() / str(pid) / _ADDRESS).read_text()
+    except FileNotFoundError:
+        return None

@@ -8,18 +8,21 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.admission import Admission
 from cluster.channel import WorkerEnd
 from cluster.messages import LegKind
 from cluster.runtime import WorkerRuntime
 from cluster.spec import WorkerSpec
 from cluster.whole import WholeLegs
-from core.config import BatonConfig
+from core.config import BatonConfig, PoolConfig
 from core.worker import Role
+from decode_workers.admission import DecodeAdmission
 from decode_workers.decode import DecodeLegs
 from deploy import guardian, run_state
 from deploy.model import model_path
 from engine.base import Engine
 from kv_transfer.backend import TransferSettings, transfer_config
+from prefill_workers.admission import PrefillAdmission
 from prefill_workers.prefill import PrefillLegs
 
 
@@ -27,6 +30,7 @@ def build_worker(spec: WorkerSpec, node_address: str) -> WorkerRuntime:
     """A worker that is ready to start. Every worker can do every kind of leg: its role is only a label."""
     config = BatonConfig.model_validate(spec.config)
     host = config.host or node_address
+    pool = config.pool(spec.role)
     prefill = PrefillLegs(spec.worker, spec.epoch, config.kv_transfer.lease_s, time.monotonic)
     return WorkerRuntime(
         worker=spec.worker,
@@ -34,10 +38,18 @@ def build_worker(spec: WorkerSpec, node_address: str) -> WorkerRuntime:
         engine=build_engine(config, spec.role, host),
         end=WorkerEnd(host, spec.worker_keys, spec.router_keys.public, config.router.worker_timeout_s),
         handlers={LegKind.PREFILL: prefill, LegKind.DECODE: DecodeLegs(), LegKind.WHOLE: WholeLegs()},
+        admissions=admissions(pool),
         leases=prefill.leases,
         pulse_s=config.router.heartbeat_s,
+        stall_timeout_s=pool.stall_timeout_s,
         clock=time.monotonic,
     )
+
+
+def admissions(pool: PoolConfig) -> dict[LegKind, list[Admission]]:
+    """Who may refuse which kind of leg. A whole one has a prompt to compute, and grows."""
+    prompts, answers = PrefillAdmission(pool.max_prefill_tokens, pool.headroom_tokens), DecodeAdmission(pool.headroom_tokens)
+    return {LegKind.PREFILL: [prompts], LegKind.DECODE: [prompts, answers], LegKind.WHOLE: [prompts, answers]}
 
 
 def build_engine(config: BatonConfig, role: Role, host: str) -> Engine:
@@ -55,6 +67,7 @@ def build_engine(config: BatonConfig, role: Role, host: str) -> Engine:
         lease_s=round(transfer.lease_s),
         buffer_device=transfer.device(pool.on_cpu),
         progress_thread_rest_us=transfer.rest_us(pool.on_cpu),
+        pull_timeout_s=transfer.pull_timeout_s,
         options=transfer.options,
     )
     arguments = {"model": str(model_path(config)), **config.engine_args(role)}

@@ -49,6 +49,8 @@ class StepReport(msgspec.Struct, frozen=True):
     """Legs whose kept blocks were freed in this step (read, released or expired), on the engine that kept them."""
     expired: Sequence[LegId] = ()
     """The part of ``released`` that no reader came for in time."""
+    renewed: Sequence[LegId] = ()
+    """Legs whose lease begins anew, as a reader that still waits for its turn has said that it will come."""
 
 
 class KVEventMessage(msgspec.Struct, frozen=True):
@@ -78,6 +80,10 @@ class Engine(ABC):
         ``sampling_params.extra_args["kv_transfer_params"]`` with ``do_remote_decode`` asks that the finished prompt's
         blocks be kept under a lease (the last output carries the handle's parameters); with ``do_remote_prefill`` it
         holds such parameters and the engine pulls the blocks before computing. Unknown ids are never an error later.
+
+        Its ``EMITTED_KEY`` (``engine.sampling``) names output tokens made elsewhere: the request goes on behind them as if
+        this engine had made them itself. They count for ``max_tokens``, penalties, seed, grammar and all else that looks
+        back, are not told again, and their KV is pulled, kept and counted in ``prefill_stats`` like the prompt's.
         """
 
     @abstractmethod

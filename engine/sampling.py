@@ -5,13 +5,15 @@ Works on vLLM's ``SamplingParams`` by its attributes; needs nothing of vLLM impo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
 
 TRANSFER_KEY = "kv_transfer_params"
+EMITTED_KEY = "baton_emitted"
+"""In the transfer parameters: output tokens that are out already. The engine takes them as its own output, not as prompt."""
 
 
 def with_transfer(sampling: SamplingParams, transfer: Mapping[str, Any]) -> SamplingParams:
@@ -30,18 +32,36 @@ def without_transfer(sampling: SamplingParams) -> SamplingParams:
     return changed
 
 
-def first_token_sample(sampling: SamplingParams) -> SamplingParams:
-    """For a prefill leg whose token the client gets: sampled as asked, one token long."""
+def emitted_tokens(sampling: SamplingParams | None) -> list[int]:
+    """What ``with_transfer`` was told under ``EMITTED_KEY``; mostly empty."""
+    transfer = (sampling.extra_args or {}).get(TRANSFER_KEY) if sampling is not None else None
+    return (transfer or {}).get(EMITTED_KEY) or []
+
+
+def continued(sampling: SamplingParams, emitted: Sequence[int], transfer: Mapping[str, Any] | None = None) -> SamplingParams:
+    """For a leg that goes on behind ``emitted`` output tokens; limits stay those of the whole request. None: unchanged.
+
+    ``transfer`` is what else the KV connector is told.
+    """
+    told = {**(transfer or {}), EMITTED_KEY: list(emitted)} if emitted else transfer
+    if told is None:
+        return sampling
+    changed = with_transfer(sampling, told)
+    return without_prompt_logprobs(changed) if emitted else changed
+
+
+def one_more(sampling: SamplingParams, emitted: int) -> SamplingParams:
+    """For a prefill leg behind ``emitted`` tokens whose token the client gets: sampled as asked, and the last."""
     changed = sampling.clone()
-    changed.max_tokens = 1
-    changed.min_tokens = min(sampling.min_tokens, 1)
+    changed.max_tokens = emitted + 1
+    changed.min_tokens = min(sampling.min_tokens, emitted + 1)  # vLLM wants it so; the token is the same
     return changed
 
 
-def discarded_sample(sampling: SamplingParams) -> SamplingParams:
+def discarded(sampling: SamplingParams, emitted: int) -> SamplingParams:
     """For a prefill leg whose token is thrown away: the cheapest there is. Prompt logprobs come from here all the same."""
     changed = sampling.clone()
-    changed.max_tokens = 1
+    changed.max_tokens = emitted + 1
     changed.min_tokens = 0
     changed.temperature = 0.0
     changed.top_p, changed.top_k, changed.min_p = 1.0, 0, 0.0
@@ -53,16 +73,11 @@ def discarded_sample(sampling: SamplingParams) -> SamplingParams:
     return changed
 
 
-def continued_sample(sampling: SamplingParams, emitted: int) -> SamplingParams:
-    """For a decode leg behind ``emitted`` output tokens: what is left of the limits. Prompt logprobs are told already.
-
-    Asking for prompt logprobs makes vLLM ignore every cached and pulled block, so they must not be asked twice.
-    """
+def without_prompt_logprobs(sampling: SamplingParams) -> SamplingParams:
+    """For a leg behind another one that has told them: asking for them makes vLLM ignore every cached and pulled block."""
+    if sampling.prompt_logprobs is None and sampling.prompt_logprob_token_ids is None:
+        return sampling
     changed = sampling.clone()
-    if sampling.prompt_logprobs is not None or sampling.prompt_logprob_token_ids is not None:
-        changed.prompt_logprobs = changed.prompt_logprob_token_ids = None
-        changed.skip_reading_prefix_cache = False
-    if sampling.max_tokens is not None:
-        changed.max_tokens = sampling.max_tokens - emitted
-    changed.min_tokens = max(0, sampling.min_tokens - emitted)
+    changed.prompt_logprobs = changed.prompt_logprob_token_ids = None
+    changed.skip_reading_prefix_cache = False
     return changed

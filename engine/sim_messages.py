@@ -12,6 +12,7 @@ from vllm.v1.metrics.stats import PrefillStats
 from vllm.v1.outputs import LogprobsLists
 
 from core.ids import LegId
+from engine.sampling import emitted_tokens
 from engine.sim_blocks import BlockEvent, BlocksRemoved, BlocksStored
 from engine.sim_request import Emitted, KeptPrompt, PromptCounts, RemotePrompt, SimRequest
 
@@ -42,6 +43,7 @@ def to_sim_request(request: EngineCoreRequest, max_model_len: int) -> SimRequest
     return SimRequest(
         leg=LegId(request.request_id),
         prompt=prompt,
+        emitted=emitted_tokens(sampling),
         max_tokens=sampling.max_tokens if sampling.max_tokens is not None else max_model_len - len(prompt),
         min_tokens=sampling.min_tokens,
         stop_token_ids=frozenset(sampling.stop_token_ids or ()),

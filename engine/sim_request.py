@@ -21,7 +21,7 @@ class RemotePrompt(msgspec.Struct, frozen=True):
     host: str
     port: int
     tokens: int
-    """Tokens of the prompt, from its start, whose KV is there."""
+    """Tokens, from the prompt's start, whose KV is there."""
 
 
 class SimRequest(msgspec.Struct, frozen=True):
@@ -30,7 +30,10 @@ class SimRequest(msgspec.Struct, frozen=True):
     leg: LegId
     prompt: list[int]
     max_tokens: int
+    """Of the whole output, ``emitted`` included; so is ``min_tokens``."""
     min_tokens: int = 0
+    emitted: list[int] = []
+    """Output made elsewhere: computed like the prompt, and gone on behind."""
     stop_token_ids: frozenset[int] = frozenset()
     eos_token_id: int | None = None
     """Ends the output where it is sampled; None: nothing does, and the rule's own is not sampled."""
@@ -39,6 +42,11 @@ class SimRequest(msgspec.Struct, frozen=True):
     """Keep the blocks under a lease when the output ended."""
     remote: RemotePrompt | None = None
     """Pull from there before computing."""
+
+    @property
+    def num_given(self) -> int:
+        """Tokens there are before the first is sampled here."""
+        return len(self.prompt) + len(self.emitted)
 
 
 class Mark(IntEnum):
@@ -50,7 +58,7 @@ class Mark(IntEnum):
 
 
 class PromptCounts(msgspec.Struct, frozen=True):
-    """Where the KV of a prompt's tokens came from."""
+    """Where the KV of a request's given tokens came from, the prompt's and the emitted ones together."""
 
     prompt: int
     local: int
@@ -84,7 +92,7 @@ class SimSequence:
 
     def __init__(self, request: SimRequest, rule: TokenRule, now: float) -> None:
         self.request = request
-        self.tokens = list(request.prompt)
+        self.tokens = [*request.prompt, *request.emitted]
         self.computed = 0
         """Tokens whose KV is in ``blocks``."""
         self.blocks: list[int] = []
@@ -97,7 +105,7 @@ class SimSequence:
         self.counts: PromptCounts | None = None
         self.ended = False
         self.marks: list[tuple[Mark, float]] = [(Mark.QUEUED, now)]
-        self._stream = TokenStream(rule, request.prompt)
+        self._stream = TokenStream(rule, self.tokens)
         stops = request.stop_token_ids | ({request.eos_token_id} if request.eos_token_id is not None else frozenset())
         never = {rule.eos_token_id} if request.eos_token_id is None and rule.eos_token_id is not None else frozenset()
         self._barred = frozenset(never)
@@ -105,6 +113,7 @@ class SimSequence:
 
     @property
     def num_outputs(self) -> int:
+        """Tokens of the output so far, wherever they were made."""
         return len(self.tokens) - len(self.request.prompt)
 
     def sample(self) -> int:

@@ -68,7 +68,7 @@ class SimScheduler:
 
     def add(self, request: SimRequest, now: float) -> None:
         """Queues a request; one that can never fit ends with an error in the next result."""
-        if not 0 < len(request.prompt) <= self._config.max_model_len:
+        if not request.prompt or request.num_given > self._config.max_model_len:
             self.refuse(request.leg)
             return
         sequence = SimSequence(request, self._rule, now)
@@ -117,8 +117,8 @@ class SimScheduler:
         self._received_bytes += pull.transfer_bytes
         self._transfers.append(Transfer(leg, pull.transfer_bytes, now - sequence.pull_started_s))
         local = sequence.computed
-        sequence.computed = min(pull.remote.tokens, len(sequence.request.prompt))
-        sequence.counts = PromptCounts(len(sequence.request.prompt), local, sequence.computed - local)
+        sequence.computed = min(pull.remote.tokens, sequence.request.num_given)
+        sequence.counts = PromptCounts(sequence.request.num_given, local, sequence.computed - local)
         self._cache.store(sequence)
         sequence.computed = min(sequence.computed, len(sequence.tokens) - 1)
         sequence.remote = None
@@ -158,7 +158,7 @@ class SimScheduler:
             if sequence.ended:
                 continue
             sequence.computed = chunk.end
-            self._computed_prompt_tokens += max(0, min(chunk.end, len(sequence.request.prompt)) - chunk.start)
+            self._computed_prompt_tokens += max(0, min(chunk.end, sequence.request.num_given) - chunk.start)
             self._cache.store(sequence)
             if sequence.computed == len(sequence.tokens):
                 emitted.append(self._emit(sequence, now))
@@ -192,7 +192,7 @@ class SimScheduler:
                 sequence = self._arrived.popleft()
             elif self._waiting and self._cache.place(self._waiting[0]):
                 sequence = self._waiting.popleft()
-                sequence.counts = sequence.counts or PromptCounts(len(sequence.request.prompt), sequence.computed, 0)
+                sequence.counts = sequence.counts or PromptCounts(sequence.request.num_given, sequence.computed, 0)
                 if self._start_pull(sequence, step, now):
                     continue
             else:
@@ -207,7 +207,7 @@ class SimScheduler:
         """Parks a placed request until its remote prompt is here; False where nothing is missing."""
         if sequence.remote is None:
             return False
-        tokens = min(sequence.remote.tokens, len(sequence.request.prompt)) - sequence.computed
+        tokens = min(sequence.remote.tokens, sequence.request.num_given) - sequence.computed
         if tokens <= 0:
             step.dismissed.append(sequence.remote)
             sequence.remote = None
@@ -229,7 +229,7 @@ class SimScheduler:
         """Samples a sequence's next token and ends it where that token, or the length, says so."""
         request = sequence.request
         token = sequence.sample()
-        counts = sequence.counts if sequence.num_outputs == 1 else None
+        counts = sequence.counts if len(sequence.tokens) == request.num_given + 1 else None
         marks = sequence.take_marks()
         if token == request.eos_token_id:
             return Emitted(request.leg, token, "stop", None, counts, self._end(sequence, now), marks)

@@ -151,9 +151,8 @@ class VllmEngine(Engine):
             computed_prompt_tokens=old.computed_prompt_tokens + computed,
             received_bytes=old.received_bytes + sum(transfer.transfer_bytes for transfer in transfers),
         )
-        return StepReport(
-            self._stats, transfers, tuple(map(LegId, moved.get("legs_released", ()))), tuple(map(LegId, moved.get("legs_expired", ())))
-        )
+        released, expired, renewed = (tuple(map(LegId, moved.get(f"legs_{what}", ()))) for what in ("released", "expired", "renewed"))
+        return StepReport(self._stats, transfers, released, expired, renewed)
 
     async def kv_events(self) -> KVEventMessage:
         if self._events is None:

@@ -17,6 +17,8 @@ class TransferSettings:
     buffer_device: str
     """Where NIXL's buffers live: ``cpu`` or ``cuda``."""
     progress_thread_rest_us: int
+    pull_timeout_s: float = 10.0
+    """After which a pull that neither comes nor fails counts as failed."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Passed through to the back-end as it is (NIXL: ``kv_connector_extra_config``)."""
 
@@ -32,6 +34,7 @@ def _nixl(settings: TransferSettings) -> dict[str, Any]:
         "kv_connector_extra_config": {
             "kv_lease_duration": settings.lease_s,
             "progress_thread_rest_us": settings.progress_thread_rest_us,
+            "pull_timeout_s": settings.pull_timeout_s,
             **settings.options,
         },
     }

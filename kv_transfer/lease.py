@@ -6,9 +6,12 @@ blocks (will be read) from stranded ones (nobody can read them any more, and the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.ids import LegId, RouterId
+
+_GRACE_S = 1.0
+"""An engine ends leases between two steps, and a step may take as long as this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,15 @@ class LeaseTable:
         """The legs kept for one router: to be released when it is gone."""
         return [lease.leg for lease in self._leases.values() if lease.owner == owner]
 
-    def overdue(self, now_s: float) -> list[LegId]:
-        """Leases past their end that the engine has not ended: stranded blocks if it stays so."""
-        return [lease.leg for lease in self._leases.values() if lease.expires_at_s <= now_s]
+    def renew(self, leg: LegId, expires_at_s: float) -> None:
+        """Moves a lease's end to a later time. Unknown legs are ignored."""
+        lease = self._leases.get(leg)
+        if lease is not None and lease.expires_at_s < expires_at_s:
+            self._leases[leg] = replace(lease, expires_at_s=expires_at_s)
+
+    def stranded_blocks(self, now_s: float) -> int:
+        """Blocks under leases that are over and that the engine has not ended, though it should have done so by now."""
+        return sum(lease.blocks for lease in self._leases.values() if lease.expires_at_s + _GRACE_S <= now_s)
 
     @property
     def blocks(self) -> int:

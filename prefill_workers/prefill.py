@@ -1,7 +1,8 @@
-"""Prefill legs: one token from the engine, then a handle on the KV it leaves behind."""
+"""Prefill legs: one more token from the engine, then a handle on the KV it leaves behind."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,13 @@ from cluster.messages import AddLeg
 from core.handle import KVHandle
 from core.ids import Epoch, LegId, RouterId, WorkerId
 from engine.base import StepReport
-from engine.sampling import discarded_sample, first_token_sample, with_transfer
+from engine.sampling import continued, discarded, one_more
 from kv_transfer.lease import Lease, LeaseTable
 
 if TYPE_CHECKING:
     from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
+
+log = logging.getLogger(__name__)
 
 
 class PrefillLegs(LegHandler):
@@ -31,9 +34,10 @@ class PrefillLegs(LegHandler):
 
     def engine_request(self, add: AddLeg, request: EngineCoreRequest) -> EngineCoreRequest:
         assert request.sampling_params is not None
-        sample = first_token_sample if add.first_token_counts else discarded_sample
+        sample = one_more if add.first_token_counts else discarded
         keep = {"do_remote_decode": True, "do_remote_prefill": False}
-        return msgspec.structs.replace(request, request_id=add.leg, sampling_params=with_transfer(sample(request.sampling_params), keep))
+        sampling = continued(sample(request.sampling_params, len(add.emitted)), add.emitted, keep)
+        return msgspec.structs.replace(request, request_id=add.leg, sampling_params=sampling)
 
     def finished(self, owner: RouterId, output: EngineCoreOutput) -> KVHandle | None:
         transfer = output.kv_transfer_params
@@ -53,5 +57,9 @@ class PrefillLegs(LegHandler):
         )
 
     def stepped(self, report: StepReport) -> None:
+        for leg in report.renewed:
+            self.leases.renew(leg, self._clock() + self._lease_s)
+        for leg in report.expired:
+            log.warning("worker %s: nobody came for the KV of leg %s in time; its blocks are free", self._worker, leg)
         for leg in report.released:
             self.leases.end(leg)

@@ -16,10 +16,18 @@ from vllm.v1.engine.core_client import EngineCoreClient
 
 from core.errors import NotReadyError
 from core.ids import RequestId
-from core.worker import WorkerState
 from engine.vllm_outputs import merged
 from router.dispatcher import Dispatcher
+from router.events import FailKind
 from router.members import Members
+
+_STATUS = {
+    FailKind.OVERLOADED: HTTPStatus.TOO_MANY_REQUESTS,
+    FailKind.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    FailKind.LOST: HTTPStatus.BAD_GATEWAY,
+    FailKind.ENGINE: HTTPStatus.INTERNAL_SERVER_ERROR,
+    FailKind.TIMED_OUT: HTTPStatus.GATEWAY_TIMEOUT,
+}
 
 
 class ClusterClient(EngineCoreClient):
@@ -43,12 +51,22 @@ class ClusterClient(EngineCoreClient):
         """Where the dispatcher puts a step's outputs."""
         self._outputs.put_nowait(outputs)
 
-    def check_ready(self) -> None:
-        """Raises vLLM's HTTP error 503 when no worker could take a request now."""
+    def check_admission(self, requests: int) -> None:
+        """Raises vLLM's HTTP error 503 when no worker could take a request now, 429 when too many wait already."""
         assert self._dispatcher is not None
-        if not any(seen.card.state is WorkerState.READY for seen in self._dispatcher.view().values()):
+        if not self._dispatcher.has_ready_worker:
             refusal = NotReadyError("no worker is ready", math.ceil(self._retry_after_s))
             raise GracefulHTTPError(str(refusal), HTTPStatus.SERVICE_UNAVAILABLE)
+        if overload := self._dispatcher.overload(requests):
+            raise GracefulHTTPError(overload, HTTPStatus.TOO_MANY_REQUESTS)
+
+    def failure(self, client_request: str) -> GracefulHTTPError:
+        """Why a request of this client ended with an error, as the error its client is to get."""
+        assert self._dispatcher is not None
+        fail = self._dispatcher.take_failure(client_request)
+        if fail is None:
+            return GracefulHTTPError("the engine reported an error for this request", HTTPStatus.INTERNAL_SERVER_ERROR)
+        return GracefulHTTPError(fail.reason, _STATUS[fail.kind])
 
     async def get_supported_tasks_async(self) -> tuple[SupportedTask, ...]:
         return ("generate",)

@@ -7,70 +7,82 @@ with its link), so instructions are carried out in order, synchronously.
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cluster.messages import AbortLegs, AddLeg, Failed, FromRouter, FromWorker, LegKind, StepOutputs
+from cluster.messages import AbortLegs, AddLeg, Failed, FromWorker, LegKind, MoveLegs, Pulse, StepOutputs
 from cluster.messages import Refused as RefusedMessage
 from core.handle import KVHandle
 from core.ids import LegId, RequestId, WorkerId
 from engine.sampling import without_transfer
 from engine.vllm_codec import OutputsCodec, RequestCodec
 from engine.vllm_outputs import error_output, reached_length, stopped
-from router import flow as f
+from router import events as e
+from router import instructions as i
 from router.balancer.balancer import Balancer
-from router.inflight import InFlight
+from router.entry import Entry
+from router.flow import Flow, Phase
+from router.limits import Limits
 from router.link import WorkerLink
-from router.plan import Ask, View, WorkerView
+from router.plan import Ask, View
+from router.queue import Rank, RequestQueue, Waiting
+from router.retry import Retry
 from router.timeline import Timeline, TimelineBook
+from router.timers import Later, Timer, on_this_loop
 from router.traits import traits
+from router.workers import Workers
 
 if TYPE_CHECKING:
     from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(slots=True)
-class _Entry:
-    """One request with all that belongs to it."""
-
-    request: EngineCoreRequest
-    flow: f.Flow
-    timeline: Timeline
-    frames: Sequence[bytes]
-    """The request as the client sent it, encoded once for every leg."""
-    held: EngineCoreOutput | None = None
-    """A prefill output whose token does not count; what it tells of the prompt goes out with decode's first output."""
-    first_leg: LegId | None = None
-    kinds: dict[LegId, LegKind] = field(default_factory=dict)
+_SWEEP_S = 0.25
+"""How often a queue that is not empty is looked through, whatever is heard of workers."""
+_FAILURES_KEPT = 10_000
 
 
 class Dispatcher:
     """All requests of one router. ``deliver`` gets the outputs for the front half; ``clock`` is monotonic seconds."""
 
-    def __init__(self, balancer: Balancer, deliver: Callable[[list[EngineCoreOutput]], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        balancer: Balancer,
+        deliver: Callable[[list[EngineCoreOutput]], None],
+        clock: Callable[[], float],
+        *,
+        limits: Limits | None = None,
+        retry: Retry | None = None,
+        later: Later = on_this_loop,
+    ) -> None:
         self._balancer = balancer
         self._deliver = deliver
         self._clock = clock
-        self._links: dict[WorkerId, WorkerLink] = {}
-        self._entries: dict[RequestId, _Entry] = {}
+        self._limits = limits or Limits()
+        self._retry = retry or Retry()
+        self._later = later
+        self._workers = Workers(self._limits)
+        self._entries: dict[RequestId, Entry] = {}
         self._owners: dict[LegId, RequestId] = {}
-        self._inflight = InFlight()
+        self._inflight = self._workers.inflight
+        self._sweep: Timer | None = None
+        self._waking = False
         self._requests = RequestCodec()
         self._outputs = OutputsCodec()
+        self._failures: OrderedDict[str, i.Fail] = OrderedDict()
+        self.queue = RequestQueue(self._limits.queue)
         self.timelines = TimelineBook()
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
     def link_opened(self, link: WorkerLink) -> None:
         """The worker can be sent legs as soon as its link is up."""
-        self._links[link.card.worker] = link
+        self._workers.enter(link)
 
     def link_closed(self, worker: WorkerId, reason: str) -> None:
         """The worker is no member any more; its legs are lost."""
-        self._links.pop(worker, None)
+        self._workers.leave(worker)
         self.worker_lost(worker, reason)
 
     def worker_lost(self, worker: WorkerId, reason: str) -> None:
@@ -80,15 +92,16 @@ class Dispatcher:
             for leg in lost:
                 self._ended(leg)
             if lost:
-                self._act(entry, entry.flow.handle(f.WorkerLost(worker, reason)))
+                self._act(entry, entry.flow.handle(e.WorkerLost(worker, reason)))
 
     def view(self) -> View:
         """The reachable workers as this router sees them."""
-        return {
-            worker: WorkerView(link.card, link.load, self._inflight.prefill_tokens(worker), self._inflight.decode_tokens(worker))
-            for worker, link in self._links.items()
-            if link.up
-        }
+        return self._workers.view()
+
+    @property
+    def has_ready_worker(self) -> bool:
+        """Whether anybody could be given a request at all, with room or without."""
+        return self._workers.any_ready
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -99,6 +112,25 @@ class Dispatcher:
     def outstanding_legs(self) -> int:
         """Legs sent and not ended."""
         return len(self._inflight)
+
+    def overload(self, requests: int = 1) -> str | None:
+        """Why new requests are refused now, in words for the client; None while they are taken."""
+        return self.queue.full(self._clock(), requests)
+
+    def retry_after_s(self) -> float:
+        """When a client that is refused now should try again."""
+        if not self.has_ready_worker:
+            return self._limits.retry_after_s
+        return self.queue.retry_after_s(self._clock(), self._limits.retry_after_s)
+
+    def refusal(self) -> tuple[str, float] | None:
+        """Why one new request is refused now, and when to try again; None while it is taken. Cheap: asked before it is read."""
+        reason = self.overload()
+        return None if reason is None else (reason, self.retry_after_s())
+
+    def take_failure(self, client_request: str) -> i.Fail | None:
+        """Why a request of this client was given up, once."""
+        return self._failures.pop(client_request, None)
 
     def add(self, request: EngineCoreRequest) -> None:
         """Starts a request. Its outputs come through ``deliver``; every request ends with exactly one finished output."""
@@ -116,9 +148,12 @@ class Dispatcher:
             max_tokens=(sampling.max_tokens if sampling else None) or 0,
             split_reason=how.reason,
         )
-        entry = _Entry(request, f.Flow(name, how), timeline, self._requests.encode(request))
+        entry = Entry(request, Flow(name, how, self._retry), timeline, self._requests.encode(request))
         self._entries[name] = entry
         self.timelines.add(timeline)
+        if self._limits.request_timeout_s is not None:
+            late = e.GivenUp(e.FailKind.TIMED_OUT, f"not done after {self._limits.request_timeout_s:g} s")
+            entry.timers.append(self._later(self._limits.request_timeout_s, lambda: self._act(entry, entry.flow.handle(late))))
         self._act(entry, entry.flow.start())
 
     def abort(self, requests: Sequence[RequestId], outcome: str = "cancelled") -> None:
@@ -127,32 +162,43 @@ class Dispatcher:
             entry = self._entries.get(name)
             if entry is not None:
                 entry.timeline.outcome = outcome
-                self._act(entry, entry.flow.handle(f.Aborted()))
+                self._act(entry, entry.flow.handle(e.Aborted()))
+        self._wake()
 
     # -- from workers --------------------------------------------------------------------------------------------------
 
     def received(self, link: WorkerLink, message: FromWorker, frames: list[bytes]) -> None:
         """One message of a worker's present life."""
+        worker = link.card.worker
         if isinstance(message, StepOutputs):
             self._step(link, message, frames)
+        elif isinstance(message, Pulse):
+            self._has_room_again(worker)
         elif isinstance(message, RefusedMessage):
-            self._leg_event(message.leg, f.Refused(message.leg, f"{link.card.worker} refused: {message.reason}"))
+            if message.busy and message.leg in self._owners:
+                self._workers.refused(worker, message.reason)
+            self._leg_event(message.leg, e.Refused(message.leg, f"{worker} refused: {message.reason}", message.busy))
         elif isinstance(message, Failed):
             for leg in message.legs:
-                self._leg_event(leg, f.LegFailed(leg, f"the engine of {link.card.worker} failed: {message.reason}"))
+                self._leg_event(leg, e.LegFailed(leg, f"the engine of {worker} failed: {message.reason}"))
+        elif isinstance(message, MoveLegs):
+            for leg in message.legs:
+                if (entry := self._entry_of(leg)) is not None:
+                    self._act(entry, entry.flow.handle(e.MoveAsked(leg, message.reason)))
 
-    def _leg_event(self, leg: LegId, event: f.Event) -> None:
+    def _leg_event(self, leg: LegId, event: e.Refused | e.LegFailed, ready: list[EngineCoreOutput] | None = None) -> None:
         entry = self._entry_of(leg)
         if entry is not None:
+            entry.timeline.refusals += isinstance(event, e.Refused)
             self._ended(leg)
-            self._act(entry, entry.flow.handle(event))
+            self._act(entry, entry.flow.handle(event), None, ready)
 
     def _ended(self, leg: LegId) -> None:
         """Nothing more is expected of a leg; should its worker say something all the same, it is told to stop."""
         self._inflight.ended(leg)
         self._owners.pop(leg, None)
 
-    def _entry_of(self, leg: LegId) -> _Entry | None:
+    def _entry_of(self, leg: LegId) -> Entry | None:
         owner = self._owners.get(leg)
         return self._entries.get(owner) if owner is not None else None
 
@@ -162,8 +208,10 @@ class Dispatcher:
                 entry.timeline.moved(transfer)
         ready: list[EngineCoreOutput] = []
         unknown: list[LegId] = []
+        more_room = False
         for output in self._outputs.decode(frames):
             leg = LegId(output.request_id)
+            more_room = more_room or output.finish_reason is not None
             entry = self._entry_of(leg)
             if entry is None:
                 unknown.append(leg)
@@ -171,25 +219,28 @@ class Dispatcher:
             is_first = output.prefill_stats is not None
             self._note(entry, leg, output, step)
             recomputed = is_first and entry.timeline.was_transferred is False
-            event = f.LegOutput(leg, output.new_token_ids, _finish(output), step.handles.get(leg), recomputed)
+            event = e.LegOutput(leg, output.new_token_ids, _finish(output), step.handles.get(leg), recomputed)
             self._act(entry, entry.flow.handle(event), output, ready)
         if unknown:  # ended here meanwhile: an abort crossed these on the way, or the connection broke in between
-            self._send(link.card.worker, AbortLegs(unknown))
+            self._workers.send(link.card.worker, AbortLegs(unknown))
         if ready:
             self._deliver(ready)
+        if more_room:
+            self._has_room_again(link.card.worker)
 
-    def _note(self, entry: _Entry, leg: LegId, output: EngineCoreOutput, step: StepOutputs) -> None:
+    def _note(self, entry: Entry, leg: LegId, output: EngineCoreOutput, step: StepOutputs) -> None:
         """Books and timeline, before the flow moves on."""
         self._inflight.prompt_done(leg)
+        entry.waits_since_s = None  # somebody works on it: the next time it waits is another time
         if output.finish_reason is not None:
             self._inflight.ended(leg)
         timeline, now = entry.timeline, self._clock() - entry.timeline.began_s
         if leg in step.scheduled and timeline.queue_s is None:
             timeline.queue_s = step.scheduled[leg]
         stats = output.prefill_stats
+        if entry.kinds[leg] is not LegKind.PREFILL and timeline.decoding_s is None:
+            timeline.decoding_s = now
         if entry.kinds[leg] is LegKind.DECODE:
-            if timeline.decoding_s is None:
-                timeline.decoding_s = now
             if stats is not None:
                 timeline.transferred_tokens = stats.num_external_cached_tokens
                 timeline.decode_cached_tokens = stats.num_local_cached_tokens
@@ -197,35 +248,41 @@ class Dispatcher:
                 output.prefill_stats = None  # clients are told what *prefill* found in its cache
         elif stats is not None:
             timeline.cached_tokens = stats.num_cached_tokens
+            if timeline.output_tokens:
+                output.prefill_stats = None  # and once: what a resumed request finds is no news of its prompt
 
     # -- carrying out --------------------------------------------------------------------------------------------------
 
     def _act(
         self,
-        entry: _Entry,
-        instructions: Sequence[f.Instruction],
+        entry: Entry,
+        instructions: Sequence[i.Instruction],
         output: EngineCoreOutput | None = None,
         ready: list[EngineCoreOutput] | None = None,
     ) -> None:
         for instruction in instructions:
-            if isinstance(instruction, f.Pass):
+            if isinstance(instruction, i.Pass):
                 assert output is not None
                 assert ready is not None
                 self._pass(entry, instruction, output, ready)
-            elif isinstance(instruction, f.AskPlan):
-                self._plan(entry, instruction)
-            elif isinstance(instruction, f.SendLeg):
+            elif isinstance(instruction, i.AskPlan):
+                self._plan(entry, instruction, ready)
+            elif isinstance(instruction, i.SendLeg):
                 self._send_leg(entry, instruction, ready)
-            elif isinstance(instruction, f.AbortLeg):
+            elif isinstance(instruction, i.Wait):
+                self._wait(entry)
+            elif isinstance(instruction, i.Pause):
+                entry.timers.append(self._later(instruction.pause_s, lambda: self._wake_one(entry)))
+            elif isinstance(instruction, i.AbortLeg):
                 self._ended(instruction.leg)
-                self._send(instruction.worker, AbortLegs([instruction.leg]))
-            elif isinstance(instruction, f.Fail):
-                self._fail(entry, instruction.reason, ready)
-            elif isinstance(instruction, f.Finished):
+                self._workers.send(instruction.worker, AbortLegs([instruction.leg]))
+            elif isinstance(instruction, i.Fail):
+                self._fail(entry, instruction, ready)
+            elif isinstance(instruction, i.Finished):
                 self._forget(entry)
 
-    def _pass(self, entry: _Entry, how: f.Pass, output: EngineCoreOutput, ready: list[EngineCoreOutput]) -> None:
-        if how is f.Pass.HOLD:
+    def _pass(self, entry: Entry, how: i.Pass, output: EngineCoreOutput, ready: list[EngineCoreOutput]) -> None:
+        if how is i.Pass.HOLD:
             entry.held = output
             return
         timeline = entry.timeline
@@ -236,7 +293,7 @@ class Dispatcher:
             output.new_prompt_logprobs_tensors = entry.held.new_prompt_logprobs_tensors
             output.prefill_stats = entry.held.prefill_stats
             entry.held = None
-        if how is f.Pass.ON_UNFINISHED:
+        if how is i.Pass.ON_UNFINISHED:
             output.finish_reason = output.stop_reason = None
         elif output.finish_reason is not None:
             timeline.outcome = "finished"
@@ -244,76 +301,158 @@ class Dispatcher:
         output.request_id = entry.request.request_id
         ready.append(output)
 
-    def _plan(self, entry: _Entry, ask: f.AskPlan) -> None:
-        entry.held = None
-        how = entry.flow.traits
-        timeline = entry.timeline
-        question = Ask(entry.flow.request, timeline.prompt_tokens, timeline.max_tokens, how.splittable, ask.excluded)
+    def _plan(self, entry: Entry, ask: i.AskPlan, ready: list[EngineCoreOutput] | None) -> None:
+        flow, timeline = entry.flow, entry.timeline
+        if ask.keeper is None:
+            entry.held = None
+        self._inflight.unplanned(flow.request)
+        timeline.losses = flow.losses
+        if len(self.queue) and not entry.is_turn and entry.rank is Rank.NEW:
+            self._act(entry, flow.handle(e.NoRoom()), None, ready)  # behind those that came before
+            return
+        left = timeline.max_tokens - len(flow.emitted)
+        question = Ask(flow.request, entry.context_tokens, left, flow.traits.splittable and left > 1, ask.excluded, ask.keeper)
         decision = self._balancer.choose(question, self.view())
-        timeline.decided(decision)
-        self._inflight.unplanned(entry.flow.request)
-        if decision.chosen is not None and decision.chosen.plan.is_split:
-            tokens = timeline.prompt_tokens + timeline.max_tokens
-            self._inflight.planned(entry.flow.request, decision.chosen.plan.decode, tokens)
-        event: f.Event = f.NoPlan() if decision.chosen is None else f.Planned(decision.chosen.plan)
-        self._act(entry, entry.flow.handle(event))
+        if decision.chosen is None:
+            hopeless = e.GivenUp(e.FailKind.ENGINE, "; ".join(f"{worker}: {why}" for worker, why in decision.rejected.items()))
+            self._act(entry, flow.handle(hopeless if decision.hopeless else e.NoRoom()), None, ready)
+            return
+        timeline.decided(decision, self._clock() - timeline.began_s)
+        plan = decision.chosen.plan
+        if plan.is_split and ask.keeper is None:
+            self._inflight.planned(flow.request, plan.decode, entry.context_tokens + left, entry.context_tokens)
+        self._act(entry, flow.handle(e.Planned(plan)), None, ready)
 
-    def _send_leg(self, entry: _Entry, order: f.SendLeg, ready: list[EngineCoreOutput] | None) -> None:
+    def _send_leg(self, entry: Entry, order: i.SendLeg, ready: list[EngineCoreOutput] | None) -> None:
         timeline = entry.timeline
-        link = self._links.get(order.worker)
+        epoch = self._workers.epoch(order.worker)
         self._owners[order.leg] = entry.flow.request
         entry.kinds[order.leg] = order.kind
-        if link is None or not link.up:  # lost since it was chosen: what is sent now would wait for a worker that may never come back
-            self._ended(order.leg)
-            self._act(entry, entry.flow.handle(f.Refused(order.leg, f"{order.worker} cannot be reached any more")), None, ready)
+        if epoch is None:  # lost since it was chosen: what is sent now would wait for a worker that may never come back
+            self._leg_event(order.leg, e.Refused(order.leg, f"{order.worker} cannot be reached any more"), ready)
             return
-        context = timeline.prompt_tokens + len(order.emitted)
+        context = entry.context_tokens
         left = max(0, timeline.max_tokens - len(order.emitted))
         computes = order.kind is not LegKind.DECODE
         if order.kind is not LegKind.PREFILL:
             self._inflight.unplanned(entry.flow.request)
-        self._inflight.sent(order.leg, order.worker, context if computes else 0, 0 if order.kind is LegKind.PREFILL else context + left)
+        decodes = 0 if order.kind is LegKind.PREFILL else context + left
+        self._inflight.sent(order.leg, order.worker, context if computes else 0, decodes, context)
         now = self._clock() - timeline.began_s
         if order.kind is LegKind.DECODE:
             timeline.handed_off_s = now
         else:
             timeline.sent_s = now
-        handle = order.handle if order.handle is not None and self._can_be_read(order.handle) else None
-        message = AddLeg(order.leg, link.card.epoch, order.kind, context, list(order.emitted), order.first_token_counts, handle)
-        self._send(order.worker, message, entry.frames)
+            if order.emitted:
+                timeline.resumes += 1
+        handle = order.handle if order.handle is not None and self._can_be_read(entry, order.handle) else None
+        if order.kind is LegKind.PREFILL or handle is None:
+            entry.kept_until_s = None
+        message = AddLeg(order.leg, epoch, order.kind, context, list(order.emitted), order.first_token_counts, handle)
+        self._workers.send(order.worker, message, entry.frames)
 
-    def _can_be_read(self, handle: KVHandle) -> bool:
-        """Whether the life of the worker that keeps the KV goes on; without it decode computes the prompt itself, at once."""
-        keeper = self._links.get(handle.worker)
-        return keeper is not None and keeper.up and keeper.card.epoch == handle.epoch
+    def _can_be_read(self, entry: Entry, handle: KVHandle) -> bool:
+        """Whether the lease and the life of the worker that keeps the KV go on; if not, decode computes the prompt itself, at once."""
+        if entry.kept_until_s is None:
+            entry.kept_until_s = self._clock() + handle.expires_in_s
+        return self._workers.epoch(handle.worker) == handle.epoch and self._clock() < entry.kept_until_s
 
-    def _fail(self, entry: _Entry, reason: str, ready: list[EngineCoreOutput] | None) -> None:
-        log.warning("router: request %s failed: %s", entry.flow.request, reason)
-        entry.timeline.outcome, entry.timeline.error = "failed", reason
+    def _fail(self, entry: Entry, fail: i.Fail, ready: list[EngineCoreOutput] | None) -> None:
+        timeline = entry.timeline
+        log.warning("router: request %s failed: %s", entry.flow.request, fail.reason)
+        timeline.outcome, timeline.error = "failed", fail.reason
+        self._failures[timeline.client_request] = fail
+        while len(self._failures) > _FAILURES_KEPT:  # of clients that left before they could be told
+            self._failures.popitem(last=False)
         last = error_output(entry.request.request_id)
         if ready is None:
             self._deliver([last])
         else:
             ready.append(last)  # behind this step's tokens, which are on their way to the client
 
-    def _forget(self, entry: _Entry) -> None:
-        entry.timeline.finished_s = self._clock() - entry.timeline.began_s
+    def _forget(self, entry: Entry) -> None:
+        now = self._clock()
+        entry.timeline.finished_s = now - entry.timeline.began_s
+        entry.timeline.losses = entry.flow.losses
+        self._leave_queue(entry)
         self._inflight.unplanned(entry.flow.request)
         for leg in entry.kinds:
-            self._inflight.ended(leg)
-            self._owners.pop(leg, None)
+            self._ended(leg)
+        for timer in entry.timers:
+            timer.cancel()
         del self._entries[entry.flow.request]
 
-    def _send(self, worker: WorkerId, message: FromRouter, frames: Sequence[bytes] = ()) -> None:
-        link = self._links.get(worker)
-        if link is not None:
-            link.send(message, frames)
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    def _wait(self, entry: Entry) -> None:
+        """Into the queue, or, if it was just tried out of it, to the place there it had."""
+        now = self._clock()
+        rank = entry.rank
+        if entry.waits_since_s is None:
+            entry.waits_since_s = now
+        longest_s = self._limits.queue.max_wait_s if rank is Rank.NEW else self._limits.give_up_after_s
+        tokens = 0 if rank is Rank.HANDED_OFF else entry.context_tokens
+        self.queue.enter(Waiting(entry.flow.request, rank, tokens, entry.waits_since_s, entry.waits_since_s + longest_s), now)
+        if entry.entered_s is None:
+            entry.entered_s = now
+        if self._sweep is None:
+            self._sweep = self._later(_SWEEP_S, self._look_through_queue)
+
+    def _leave_queue(self, entry: Entry) -> None:
+        self.queue.leave(entry.flow.request)
+        if entry.entered_s is not None:
+            entry.timeline.waited_s += self._clock() - entry.entered_s
+            entry.entered_s = None
+
+    def _has_room_again(self, worker: WorkerId) -> None:
+        self._workers.has_room_again(worker)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Places waiting requests, first come first served, until one finds no room."""
+        if self._waking:
+            return
+        self._waking = True  # placing a request may end others, which calls here again
+        try:
+            while (head := self.queue.head) is not None:
+                self._wake_one(self._entries[head.request])
+                if head.request in self.queue:
+                    return
+                self.queue.placed(head.tokens, self._clock())
+        finally:
+            self._waking = False
+
+    def _wake_one(self, entry: Entry) -> None:
+        """It is this request's turn. Stays in the queue where nobody has room."""
+        kept = entry.flow.kept
+        entry.is_turn = True
+        self._act(entry, entry.flow.handle(e.Woken(kept is None or self._can_be_read(entry, kept))))
+        entry.is_turn = False
+        if entry.flow.phase is not Phase.WAITING:
+            self._leave_queue(entry)
+
+    def _look_through_queue(self) -> None:
+        """Ends what has waited too long, and tries again: nothing may be stuck because nobody said anything."""
+        self._sweep = None
+        for waiting in self.queue.overdue(self._clock()):
+            entry = self._entries.get(waiting.request)
+            if entry is not None:
+                self._act(entry, entry.flow.handle(self._too_late(waiting)))
+        self._wake()
+        if len(self.queue) and self._sweep is None:
+            self._sweep = self._later(_SWEEP_S, self._look_through_queue)
+
+    def _too_late(self, waiting: Waiting) -> e.GivenUp:
+        waited_s = self._clock() - waiting.since_s
+        if not self.has_ready_worker:
+            return e.GivenUp(e.FailKind.UNAVAILABLE, f"no worker was ready for {waited_s:.1f} s")
+        return e.GivenUp(e.FailKind.OVERLOADED, f"no worker had room for {waited_s:.1f} s")
 
 
-def _finish(output: EngineCoreOutput) -> f.Finish | None:
+def _finish(output: EngineCoreOutput) -> e.Finish | None:
     """vLLM's reason as the flow's."""
     if output.finish_reason is None:
         return None
     if reached_length(output):
-        return f.Finish.LENGTH
-    return f.Finish.STOP if stopped(output) else f.Finish.ERROR
+        return e.Finish.LENGTH
+    return e.Finish.STOP if stopped(output) else e.Finish.ERROR

@@ -1,9 +1,15 @@
 """One request as a pure state machine: what happened comes in, what to do comes out.
 
     PLANNING --Planned, split--> PREFILLING --LegOutput, more to come--> DECODING --LegOutput, finished--> DONE
-        ^    --Planned, whole--> DECODING                                    |
-        |                            |                                       |
-        +-- Refused, WorkerLost (nothing emitted yet, attempts left) --------+--- LegFailed, Aborted, ... --> DONE
+     |    ^  --Planned, whole--> DECODING                                    |
+     |    |                         |                                        |
+     |    +-- Refused, WorkerLost, LegFailed, MoveAsked: go on behind the tokens that are out, elsewhere
+     |    +---------------------------------------------+                    +--- Aborted, GivenUp, budget spent --> DONE
+     +--NoRoom--> WAITING --Woken--> PLANNING
+
+A request that loses its worker is planned anew with the tokens the client has; the next worker takes them as output already
+made, as vLLM does after a preemption. The client sees a pause. What cannot be continued exactly (``router.traits``) fails
+once it has emitted anything, and starts again if it has not.
 
 Whatever the order of events, DONE is reached once, and every leg that was sent has then finished or been aborted: that is
 what frees its blocks and its lease.
@@ -12,131 +18,38 @@ what frees its blocks and its lease.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum, auto
+from enum import StrEnum
 
 from cluster.messages import LegKind
 from core.handle import KVHandle
 from core.ids import LegId, RequestId, WorkerId, leg_id
+from router.events import (
+    Aborted,
+    Event,
+    FailKind,
+    Finish,
+    GivenUp,
+    LegFailed,
+    LegOutput,
+    MoveAsked,
+    NoRoom,
+    Planned,
+    Refused,
+    Woken,
+    WorkerLost,
+)
+from router.instructions import AbortLeg, AskPlan, Fail, Finished, Instruction, Pass, Pause, SendLeg, Wait
 from router.plan import Plan
+from router.retry import Retry
 from router.traits import Traits
-
-MAX_ATTEMPTS = 4
-"""How often one request is planned anew; one that ends every worker it touches must not go round the whole pool."""
 
 
 class Phase(StrEnum):
     PLANNING = "planning"
+    WAITING = "waiting"
     PREFILLING = "prefilling"
     DECODING = "decoding"
     DONE = "done"
-
-
-class Finish(StrEnum):
-    """Why an engine ended a leg."""
-
-    STOP = "stop"
-    LENGTH = "length"
-    ERROR = "error"
-
-
-# -- events ----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    plan: Plan
-
-
-@dataclass(frozen=True, slots=True)
-class NoPlan:
-    """No worker can take the request now."""
-
-
-@dataclass(frozen=True, slots=True)
-class LegOutput:
-    leg: LegId
-    tokens: list[int]
-    finish: Finish | None = None
-    handle: KVHandle | None = None
-    recomputed: bool = False
-    """The leg's first tokens were made without the kept KV: the pull failed, or was never tried."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    leg: LegId
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class LegFailed:
-    leg: LegId
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
-    worker: WorkerId
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Aborted:
-    """The client is gone, or the front half saw a stop string."""
-
-
-Event = Planned | NoPlan | LegOutput | Refused | LegFailed | WorkerLost | Aborted
-
-# -- instructions ----------------------------------------------------------------------------------------------------------
-
-
-class Pass(Enum):
-    """What to do with the engine output at hand."""
-
-    ON = auto()
-    """Give it to the client as it is."""
-    ON_UNFINISHED = auto()
-    """Give its tokens to the client, but the request goes on."""
-    HOLD = auto()
-    """Keep what it tells of the prompt for the next output; drop its token."""
-
-
-@dataclass(frozen=True, slots=True)
-class AskPlan:
-    excluded: frozenset[WorkerId]
-
-
-@dataclass(frozen=True, slots=True)
-class SendLeg:
-    leg: LegId
-    worker: WorkerId
-    kind: LegKind
-    first_token_counts: bool = True
-    handle: KVHandle | None = None
-    emitted: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class AbortLeg:
-    """Stop a leg, or let go of the KV it left."""
-
-    leg: LegId
-    worker: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """Tell the client, in the stream if there is one."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Nothing more will come; forget the request."""
-
-
-Instruction = Pass | AskPlan | SendLeg | AbortLeg | Fail | Finished
 
 
 @dataclass(slots=True)
@@ -145,61 +58,98 @@ class Flow:
 
     request: RequestId
     traits: Traits
+    retry: Retry = Retry()  # noqa: RUF009 - frozen
     phase: Phase = Phase.PLANNING
     emitted: list[int] = field(default_factory=list)
-    plan: Plan | None = None
+    """Output tokens the client has."""
+    losses: int = 0
+    """Engines that ended under it."""
+    kept: KVHandle | None = None
+    """The prompt, computed and kept for a decode worker that has not read it for certain."""
     _legs: int = 0
-    _attempts: int = 0
+    _plan: Plan | None = None
     _excluded: set[WorkerId] = field(default_factory=set)
+    """Who refused it or was lost under it since it was last woken."""
     _running: dict[LegId, WorkerId] = field(default_factory=dict)
     """Legs that were sent and have not ended."""
-    _kept: dict[LegId, WorkerId] = field(default_factory=dict)
-    """Finished prefill legs whose KV nobody has read for certain."""
+    _keepers: dict[LegId, WorkerId] = field(default_factory=dict)
+    """The finished prefill leg behind ``kept``."""
 
     def start(self) -> list[Instruction]:
         """The first instructions."""
-        self._attempts = 1
-        return [AskPlan(frozenset())]
+        return [AskPlan()]
 
     @property
     def legs(self) -> dict[LegId, WorkerId]:
         """Everything this request still holds on workers."""
-        return {**self._running, **self._kept}
+        return {**self._running, **self._keepers}
 
     def handle(self, event: Event) -> list[Instruction]:
         """Takes one event. Events about legs that have ended, and any event after DONE, change nothing."""
         if self.phase is Phase.DONE:
             return []
-        if isinstance(event, Planned):
-            return self._planned(event.plan) if self.phase is Phase.PLANNING else []
-        if isinstance(event, LegOutput):
-            return self._output(event) if event.leg in self._running else []
-        if isinstance(event, Refused):
-            return self._elsewhere(event.leg, event.reason) if event.leg in self._running else []
-        if isinstance(event, LegFailed):
-            return self._failed(event) if event.leg in self._running else []
+        if isinstance(event, LegOutput | Refused | MoveAsked | LegFailed):
+            return self._of_leg(event) if event.leg in self._running else []
         if isinstance(event, WorkerLost):
             return self._lost(event)
-        if isinstance(event, NoPlan):
-            return self._end(Fail("no worker can take the request")) if self.phase is Phase.PLANNING else []
+        if isinstance(event, Planned):
+            return self._planned(event.plan) if self.phase is Phase.PLANNING else []
+        if isinstance(event, NoRoom):
+            return self._no_room() if self.phase is Phase.PLANNING else []
+        if isinstance(event, Woken):
+            return self._woken(event) if self.phase is Phase.WAITING else []
+        if isinstance(event, GivenUp):
+            return self._end(Fail(event.kind, event.reason))
+        assert isinstance(event, Aborted)
         return self._end()
 
+    def _of_leg(self, event: LegOutput | Refused | MoveAsked | LegFailed) -> list[Instruction]:
+        if isinstance(event, LegOutput):
+            return self._output(event)
+        if isinstance(event, Refused):
+            return self._refused(event)
+        if isinstance(event, MoveAsked):
+            return self._move_asked(event)
+        worker = self._running.pop(event.leg)
+        return self._lost_engine(worker, event.reason)
+
+    # -- planning ------------------------------------------------------------------------------------------------------
+
     def _planned(self, plan: Plan) -> list[Instruction]:
-        self.plan = plan
+        self._plan = plan
+        if self.kept is not None and plan.is_split and plan.prefill == self.kept.worker:
+            return self._decode(plan.decode)
+        undo = self._abort_all()
         if plan.is_split and self.traits.splittable:
             self.phase = Phase.PREFILLING
-            return [self._send(plan.prefill, LegKind.PREFILL, first_token_counts=self.traits.first_token_counts)]
+            return [*undo, self._send(plan.prefill, LegKind.PREFILL, first_token_counts=self.traits.continuable)]
         self.phase = Phase.DECODING
-        return [self._send(plan.decode, LegKind.WHOLE)]
+        return [*undo, self._send(plan.decode, LegKind.WHOLE)]
+
+    def _no_room(self) -> list[Instruction]:
+        self.phase = Phase.WAITING
+        return [Wait()]
+
+    def _woken(self, woken: Woken) -> list[Instruction]:
+        self._excluded.clear()  # who refused may have room, who was lost may be back
+        undo = [] if woken.handle_alive else self._abort_all()
+        return [*undo, self._ask()]
+
+    def _ask(self) -> AskPlan:
+        self.phase = Phase.PLANNING
+        return AskPlan(frozenset(self._excluded), self.kept.worker if self.kept is not None else None)
+
+    # -- outputs -------------------------------------------------------------------------------------------------------
 
     def _output(self, output: LegOutput) -> list[Instruction]:
         if output.finish is Finish.ERROR:
-            return self._failed(LegFailed(output.leg, "the engine reported an error for this request"))
+            del self._running[output.leg]
+            return self._end(Fail(FailKind.ENGINE, "the engine reported an error for this request"))
         if self.phase is Phase.PREFILLING:
             return self._prefilled(output)
         # Tokens from decode: the KV was read, and the engine that kept it knows. Or nobody will ever read it.
-        unread: list[Instruction] = [AbortLeg(leg, worker) for leg, worker in self._kept.items()] if output.recomputed else []
-        self._kept.clear()
+        unread: list[Instruction] = [AbortLeg(leg, worker) for leg, worker in self._keepers.items()] if output.recomputed else []
+        self._forget_kept()
         self.emitted += output.tokens
         if output.finish is None:
             return [Pass.ON, *unread]
@@ -208,51 +158,73 @@ class Flow:
 
     def _prefilled(self, output: LegOutput) -> list[Instruction]:
         """A prefill leg has exactly one output, its last."""
-        assert self.plan is not None
+        assert self._plan is not None
         worker = self._running.pop(output.leg)
         if output.handle is not None:
-            self._kept[output.leg] = worker
-        counts = self.traits.first_token_counts
+            self.kept = output.handle
+            self._keepers[output.leg] = worker
+        counts = self.traits.continuable
         if counts:
             self.emitted += output.tokens
             if output.finish is Finish.STOP:
                 return [Pass.ON, *self._end()]
-        self.phase = Phase.DECODING
-        passing = Pass.ON_UNFINISHED if counts else Pass.HOLD
-        return [passing, self._send(self.plan.decode, LegKind.DECODE, handle=output.handle, emitted=tuple(self.emitted))]
+        return [Pass.ON_UNFINISHED if counts else Pass.HOLD, *self._decode(self._plan.decode)]
 
-    def _send(
-        self,
-        worker: WorkerId,
-        kind: LegKind,
-        *,
-        first_token_counts: bool = True,
-        handle: KVHandle | None = None,
-        emitted: tuple[int, ...] = (),
-    ) -> SendLeg:
+    def _decode(self, worker: WorkerId) -> list[Instruction]:
+        self.phase = Phase.DECODING
+        return [self._send(worker, LegKind.DECODE, handle=self.kept)]
+
+    def _send(self, worker: WorkerId, kind: LegKind, *, first_token_counts: bool = True, handle: KVHandle | None = None) -> SendLeg:
         leg = leg_id(self.request, self._legs)
         self._legs += 1
         self._running[leg] = worker
-        return SendLeg(leg, worker, kind, first_token_counts, handle, emitted)
+        return SendLeg(leg, worker, kind, first_token_counts, handle, tuple(self.emitted))
 
-    def _elsewhere(self, leg: LegId, reason: str) -> list[Instruction]:
-        """The leg did not happen; if the client has seen nothing yet, the request starts again without that worker."""
-        self._excluded.add(self._running.pop(leg))
-        if self.emitted or self._attempts >= MAX_ATTEMPTS:
-            return self._end(Fail(reason))
-        undo = self._abort_all()
-        self._attempts += 1
-        self.phase, self.plan = Phase.PLANNING, None
-        return [*undo, AskPlan(frozenset(self._excluded))]
+    # -- trouble -------------------------------------------------------------------------------------------------------
+
+    def _refused(self, refused: Refused) -> list[Instruction]:
+        """Nothing of the leg was done. A prompt that is computed and kept is offered to another decode worker."""
+        worker = self._running.pop(refused.leg)
+        if not refused.busy:  # one that is only full is still worth waiting for
+            self._excluded.add(worker)
+        return [self._ask()]
+
+    def _move_asked(self, move: MoveAsked) -> list[Instruction]:
+        if not self._can_go_on:
+            return []  # it ends where it is, or with its worker
+        self._excluded.add(self._running[move.leg])
+        return [*self._abort_all(), self._ask()]
 
     def _lost(self, event: WorkerLost) -> list[Instruction]:
-        self._kept = {leg: worker for leg, worker in self._kept.items() if worker != event.worker}
-        lost = [leg for leg, worker in self._running.items() if worker == event.worker]
-        return self._elsewhere(lost[0], f"worker {event.worker} was lost: {event.reason}") if lost else []
+        keeper_lost = event.worker in self._keepers.values()
+        if keeper_lost:
+            self._forget_kept()
+        if event.worker in self._running.values():
+            self._running = {leg: worker for leg, worker in self._running.items() if worker != event.worker}
+            return self._lost_engine(event.worker, f"worker {event.worker} was lost: {event.reason}")
+        if keeper_lost and self.phase is Phase.DECODING:
+            # The decode worker may be waiting for bytes that never come. Nothing of it has reached the client.
+            self._excluded.add(event.worker)
+            return [*self._abort_all(), self._ask()]
+        return []
 
-    def _failed(self, event: LegFailed) -> list[Instruction]:
-        del self._running[event.leg]
-        return self._end(Fail(event.reason))
+    def _lost_engine(self, worker: WorkerId, reason: str) -> list[Instruction]:
+        self.losses += 1
+        self._excluded.add(worker)
+        if not self._can_go_on:
+            return self._end(Fail(FailKind.LOST, f"{reason}; it cannot be continued exactly: {self.traits.reason}"))
+        if self.retry.is_spent(self.losses):
+            return self._end(Fail(FailKind.LOST, f"{reason}; given up after {self.losses} engines ended under it"))
+        undo, pause_s = self._abort_all(), self.retry.pause_s(self.losses)
+        if pause_s == 0:
+            return [*undo, self._ask()]
+        self.phase = Phase.WAITING
+        return [*undo, Pause(pause_s)]
+
+    @property
+    def _can_go_on(self) -> bool:
+        """Whether another worker can go on behind the tokens that are out."""
+        return self.traits.continuable or not self.emitted
 
     def _end(self, *last: Instruction) -> list[Instruction]:
         self.phase = Phase.DONE
@@ -261,5 +233,9 @@ class Flow:
     def _abort_all(self) -> list[Instruction]:
         aborts: list[Instruction] = [AbortLeg(leg, worker) for leg, worker in self.legs.items()]
         self._running.clear()
-        self._kept.clear()
+        self._forget_kept()
         return aborts
+
+    def _forget_kept(self) -> None:
+        self.kept = None
+        self._keepers.clear()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +17,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.outputs import RequestOutput
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import EngineCoreClient
@@ -43,8 +44,15 @@ class RouterLLM(AsyncLLM):
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
         """Called before a request is registered: the place to refuse it without leaving anything behind."""
-        self.engine_core.check_ready()
+        self.engine_core.check_admission(n)
         super().check_admission(n, request_id)
+
+    async def generate(self, prompt: Any, sampling_params: Any, request_id: str, **options: Any) -> AsyncGenerator[RequestOutput, None]:
+        """An output that ends in an error becomes the error that says why, with its HTTP status, before vLLM's server sees it."""
+        async for output in super().generate(prompt, sampling_params, request_id, **options):
+            if any(completion.finish_reason == "error" for completion in output.outputs):
+                raise self.engine_core.failure(request_id)
+            yield output
 
 
 @contextlib.contextmanager

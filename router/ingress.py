@@ -16,6 +16,8 @@ from core.ids import RouterId
 from core.worker import Role
 from router.balancer.balancer import Balancer
 from router.balancer.registry import make_policy
+from router.limits import Limits
+from router.retry import Retry
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +31,17 @@ class Router:
         from router.cluster_client import ClusterClient
         from router.dispatcher import Dispatcher
         from router.front_half import RouterLLM, build_server, connect_server, front_half_config
+        from router.keys import KeyRing
         from router.members import Members
         from router.routes import install
 
         settings = BatonConfig.model_validate(config)
+        keys = KeyRing(settings.router.api_keys) if settings.router.api_keys.wanted else None  # first: without them, nothing starts
         self.name = RouterId(f"router-{serve.get_replica_context().replica_tag}")
         client = ClusterClient(settings.router.retry_after_s)
         balancer = Balancer(make_policy(settings.router.policy, random.Random()))
-        self.dispatcher = Dispatcher(balancer, client.deliver, time.monotonic)
+        retry = Retry(settings.router.retry.max_losses, settings.router.retry.backoff_s, random.random)
+        self.dispatcher = Dispatcher(balancer, client.deliver, time.monotonic, limits=Limits.of_config(settings), retry=retry)
 
         async def fetch(known_version: int) -> Membership | None:
             membership: Membership | None = await controller.membership.remote(known_version)
@@ -54,7 +59,16 @@ class Router:
         self._llm = RouterLLM(vllm_config, client)
         server = build_server(model, settings.served_name, vllm_config, settings.router.server_args)
         await connect_server(server, self._llm)
-        self._app = install(server, self.name, self.dispatcher, status, settings.router.retry_after_s)
+        self._app = install(
+            server,
+            self.name,
+            self.dispatcher,
+            status,
+            self.dispatcher.retry_after_s,
+            keys=keys,
+            max_body_bytes=settings.router.max_body_bytes,
+            overload=self.dispatcher.refusal,
+        )
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app

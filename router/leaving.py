@@ -40,9 +40,14 @@ class LeavingIsTold:
             nonlocal answering
             if not left.is_set():
                 answering = True
-                await send(message)
+                try:
+                    await send(message)
+                except asyncio.CancelledError:
+                    if not left.is_set():
+                        raise
+                    _cancelled_at_its_next_wait()
             elif message.get("more_body"):
-                raise OSError("the client has left")  # what Starlette ends a stream at
+                _cancelled_at_its_next_wait()
 
         serving = asyncio.ensure_future(self._app(scope, receive_or_left, send_unless_left))
         try:
@@ -55,3 +60,14 @@ class LeavingIsTold:
             if not serving.cancelled():
                 serving.exception()  # nobody is left to be told
             raise
+
+
+def _cancelled_at_its_next_wait() -> None:
+    """Ends a stream where it waits for what it has to say next, not where it says it.
+
+    An error or a cancellation out of ``send`` would leave the app's generators as they are, and so the request running, until
+    the garbage collector finds them.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()

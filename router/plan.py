@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ class Ask:
     splittable: bool
     excluded: frozenset[WorkerId] = frozenset()
     """Workers that refused it or died under it."""
+    keeper: WorkerId | None = None
+    """Where its prompt is computed and kept already: only a decode worker is to be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,15 @@ class WorkerView:
     load: WorkerLoad
     outstanding_prefill_tokens: int = 0
     outstanding_decode_tokens: int = 0
+    legs: int = 0
+    """Legs it has of this router, those that are planned included."""
+    pending_tokens: int = 0
+    """Context of those legs that no report of the worker can show yet: planned, or without a token so far."""
+    max_prefill_tokens: int = sys.maxsize
+    """What the worker takes on before it refuses; see ``PoolConfig``."""
+    headroom_tokens: int = 0
+    refused: str = ""
+    """Why it refused something since it was last heard to have more room; empty: it did not."""
 
 
 View = Mapping[WorkerId, WorkerView]
@@ -63,3 +75,5 @@ class Decision:
     candidates: Sequence[Scored]
     rejected: Mapping[WorkerId, str]
     reason: str
+    hopeless: bool = False
+    """Nobody will ever take it: waiting is pointless."""

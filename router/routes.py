@@ -11,7 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.ids import RouterId
 from router.dispatcher import Dispatcher
+from router.gate import Gate, Overload
+from router.keys import KeyRing
+from router.late_start import LateStart
 from router.leaving import LeavingIsTold
+from router.served_paths import remove_unserved
+from router.slow_readers import SlowReaders
 
 Status = Callable[[], Awaitable[dict[str, Any]]]
 """Asks the controller."""
@@ -50,6 +55,8 @@ def baton_routes(router: RouterId, dispatcher: Dispatcher, status: Status) -> AP
             "router": router,
             "requests": len(dispatcher),
             "outstanding_legs": dispatcher.outstanding_legs,
+            "waiting_requests": len(dispatcher.queue),
+            "waiting_tokens": dispatcher.queue.tokens,
             "workers": [
                 {
                     "worker": name,
@@ -61,6 +68,8 @@ def baton_routes(router: RouterId, dispatcher: Dispatcher, status: Status) -> AP
                     "free_blocks": seen.load.free_blocks,
                     "num_blocks": seen.load.num_blocks,
                     "leased_blocks": seen.load.leased_blocks,
+                    "stranded_blocks": seen.load.stranded_blocks,
+                    "refused": seen.refused or None,
                     "outstanding_prefill_tokens": seen.outstanding_prefill_tokens,
                     "outstanding_decode_tokens": seen.outstanding_decode_tokens,
                 }
@@ -72,12 +81,12 @@ def baton_routes(router: RouterId, dispatcher: Dispatcher, status: Status) -> AP
 
 
 class BatonHeaders:
-    """ASGI middleware: every answer names its router; a 503 says when to try again."""
+    """ASGI middleware: every answer names its router; a 429 or a 503 says when to try again, if it does not yet."""
 
-    def __init__(self, app: ASGIApp, router: RouterId, retry_after_s: float) -> None:
+    def __init__(self, app: ASGIApp, router: RouterId, retry_after_s: Callable[[], float]) -> None:
         self._app = app
         self._router = router.encode()
-        self._retry_after = str(math.ceil(retry_after_s)).encode()
+        self._retry_after_s = retry_after_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -86,15 +95,37 @@ class BatonHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"x-baton-router", self._router)]
-                if message["status"] == 503:
-                    message["headers"].append((b"retry-after", self._retry_after))
+                message["headers"] = headers = [*message.get("headers", ()), (b"x-baton-router", self._router)]
+                if message["status"] in {429, 503} and not any(name.lower() == b"retry-after" for name, _ in headers):
+                    headers.append((b"retry-after", str(max(1, math.ceil(self._retry_after_s()))).encode()))
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
 
 
-def install(app: FastAPI, router: RouterId, dispatcher: Dispatcher, status: Status, retry_after_s: float) -> ASGIApp:
-    """vLLM's app with all of them. Wrapped from outside: vLLM's own set-up has closed the list of middlewares."""
+MAX_BODY_BYTES = 32 * 1024 * 1024
+_STALLED_S = 60.0
+
+
+def install(
+    app: FastAPI,
+    router: RouterId,
+    dispatcher: Dispatcher,
+    status: Status,
+    retry_after_s: float | Callable[[], float],
+    *,
+    keys: KeyRing | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    overload: Overload = lambda: None,
+    stalled_s: float = _STALLED_S,
+) -> ASGIApp:
+    """vLLM's app with all that is Baton's. Wrapped from outside: vLLM's own set-up has closed the list of middlewares.
+
+    From the outside in: headers on every answer, also on refusals; the gate; readers that stall, which are cut as if they had
+    left; statuses of streams that fail early; and next to the app, for nothing else knows how it takes it, leaving.
+    """
+    wait_s = retry_after_s if callable(retry_after_s) else lambda: retry_after_s
+    remove_unserved(app)
     app.include_router(baton_routes(router, dispatcher, status))
-    return BatonHeaders(LeavingIsTold(app), router, retry_after_s)
+    inside = SlowReaders(LateStart(LeavingIsTold(app), wait_s), stalled_s)
+    return BatonHeaders(Gate(inside, max_body_bytes, keys, overload), router, wait_s)

@@ -30,6 +30,15 @@ class Timeline:
     decode_worker: WorkerId | None = None
     policy_reason: str = ""
     attempts: int = 0
+    """Plans made."""
+    refusals: int = 0
+    """Workers that had no room for it when they were asked."""
+    losses: int = 0
+    """Engines that ended under it."""
+    resumes: int = 0
+    """Times it was continued by another worker behind tokens its client had."""
+    waited_s: float = 0.0
+    """Seconds in the router's queue, all stays together."""
     sent_s: float | None = None
     queue_s: float | None = None
     """Seconds in the first worker's engine queue."""
@@ -37,7 +46,10 @@ class Timeline:
     handed_off_s: float | None = None
     """When the decode leg was sent."""
     decoding_s: float | None = None
-    """When the decode worker's first token came."""
+    """When the first token came of the worker that decodes."""
+    earlier_s: dict[str, float] = field(default_factory=dict)
+    """Seconds per phase that went into attempts before the last one."""
+    attempt_began_s: float = 0.0
     finished_s: float | None = None
     output_tokens: int = 0
     cached_tokens: int = 0
@@ -53,8 +65,12 @@ class Timeline:
     outcome: str = "running"
     error: str | None = None
 
-    def decided(self, decision: Decision) -> None:
-        """A plan was made, or could not be. What an earlier attempt did is forgotten: the phases are those of the last one."""
+    def decided(self, decision: Decision, now_s: float = 0.0) -> None:
+        """A plan was made ``now_s`` after arrival. Fields tell of the last attempt; the time that earlier ones took stays counted."""
+        if self.attempts:
+            for name, seconds in self._spent(now_s).items():
+                self.earlier_s[name] = self.earlier_s.get(name, 0.0) + seconds
+            self.attempt_began_s = now_s
         self.attempts += 1
         self.sent_s = self.queue_s = self.handed_off_s = self.decoding_s = None
         self.cached_tokens = self.transferred_tokens = self.decode_cached_tokens = self.recomputed_tokens = 0
@@ -83,16 +99,28 @@ class Timeline:
 
     @property
     def phases(self) -> dict[str, float | None]:
-        """Seconds per phase, for people: they follow each other without a gap."""
-        queued = self.queue_s or 0.0
-        decode_from = self.decoding_s if self.was_split else self.first_token_s
-        return {
-            "route": self.sent_s,
-            "queue": self.queue_s,
-            "prefill": _less(_less(self.first_token_s if self.handed_off_s is None else self.handed_off_s, self.sent_s), queued),
-            "handoff": _less(self.decoding_s, self.handed_off_s) if self.was_split else None,
-            "decode": _less(self.finished_s, decode_from),
+        """Seconds per phase, all attempts together: they follow each other without a gap. ``route`` includes the router's queue."""
+        spent = self._spent(self.finished_s)
+        seen = {name: spent.get(name, 0.0) + self.earlier_s.get(name, 0.0) for name in {*spent, *self.earlier_s}}
+        return {name: seen.get(name) for name in ("route", "queue", "prefill", "handoff", "decode")}
+
+    def _spent(self, until_s: float | None) -> dict[str, float]:
+        """Seconds per phase of the present attempt; of the phase it is in up to ``until_s``, and without it if that is None."""
+        ends = {
+            "route": (self.attempt_began_s, self.sent_s),
+            "prefill": (self.sent_s, self.decoding_s if self.handed_off_s is None else self.handed_off_s),
+            "handoff": (self.handed_off_s, self.decoding_s),
+            "decode": (self.decoding_s, None),
         }
+        spent: dict[str, float] = {}
+        for name, (begin_s, next_s) in ends.items():
+            end_s = until_s if next_s is None else next_s
+            if begin_s is not None and end_s is not None:
+                spent[name] = end_s - begin_s
+        if self.queue_s is not None and "prefill" in spent:
+            spent["queue"] = min(self.queue_s, spent["prefill"])
+            spent["prefill"] -= spent["queue"]
+        return spent
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -103,7 +131,11 @@ class Timeline:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, derived values included."""
         derived = {name: getattr(self, name) for name in ("was_split", "was_transferred", "phases", "tokens_per_s")}
-        return {name: value for name, value in asdict(self).items() if name != "began_s"} | derived
+        return {name: value for name, value in asdict(self).items() if name not in _OWN} | derived
+
+
+_OWN = frozenset({"began_s", "earlier_s", "attempt_began_s"})
+"""What nobody else can make use of."""
 
 
 def _less(later: float | None, earlier: float | None) -> float | None:

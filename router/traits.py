@@ -1,4 +1,4 @@
-"""The one place that says how a request may be split over two workers without changing its output."""
+"""The one place that says how a request may be served by several workers without changing its output."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vllm import SamplingParams
     from vllm.v1.engine import EngineCoreRequest
 
 
@@ -16,43 +15,38 @@ class Traits:
 
     splittable: bool
     """Whether prefill and decode may be on different workers at all."""
-    first_token_counts: bool
-    """Whether the token that prefill samples is the client's first token. If not, decode samples it again, behind the
-    transfer, as other systems always do."""
+    continuable: bool
+    """Whether tokens made on one worker can be followed by another's, exactly: prefill's token is then the client's first,
+    and an answer whose worker is lost goes on elsewhere. If not, decode samples the first token again, behind the transfer,
+    and a loss after the first token is an error."""
     reason: str
     """Why, in words, for the decision's record."""
+
+    @property
+    def first_token_counts(self) -> bool:
+        """Whether the token that prefill samples is the client's first token."""
+        return self.continuable
 
 
 def traits(request: EngineCoreRequest) -> Traits:
     """Decides from the request alone.
 
-    When the first token counts, decode sees it as the end of its prompt, no longer as output. Any sampling that looks back
-    at the *output* would then see one token too few: those requests have their first token sampled by decode.
+    Engines take emitted tokens as their own output, as vLLM does after a preemption (``engine.vllm_continuation``). So all
+    sampling that looks back at prompt and output goes on exactly: seeds, penalties, min_tokens, bad words, grammars behind
+    reasoning or not, repetition detection, watermarks, custom logits processors that read the output they are handed.
+    What is left are states that vLLM loses itself when it preempts.
+
+    "Exactly" is vLLM's own: a batch of other size can round the last bit of a logit otherwise, and with speculative decoding
+    a seed repeats an answer only while drafts begin at the same tokens. Neither can be seen in a request.
     """
     sampling = request.sampling_params
-    if sampling is None or request.prompt_token_ids is None or request.prompt_embeds is not None:
-        return Traits(False, False, "not a prompt of tokens")
+    if sampling is None:
+        return Traits(False, True, "pooling: no token is ever emitted")
+    if request.prompt_token_ids is None or request.prompt_embeds is not None:
+        return Traits(False, True, "prompt_embeds: not a prompt of tokens")
     if sampling.max_tokens == 1:
-        return Traits(False, False, "one output token: there is nothing to decode")
-    if looks_back := _looks_back(sampling):
-        return Traits(True, False, f"{looks_back}: sampling depends on the output so far")
-    return Traits(True, True, "sampling does not depend on the output so far")
-
-
-def _looks_back(sampling: SamplingParams) -> str | None:
-    """The first parameter found that makes sampling depend on output history, or None."""
-    checks = {
-        "seed": sampling.seed is not None,  # a request's generator starts anew on the second worker
-        "presence_penalty": sampling.presence_penalty != 0.0,
-        "frequency_penalty": sampling.frequency_penalty != 0.0,
-        "repetition_penalty": sampling.repetition_penalty != 1.0,
-        "min_tokens": sampling.min_tokens > 0,
-        "structured_outputs": sampling.structured_outputs is not None,  # the grammar's state
-        "bad_words": bool(sampling.bad_words),  # words of several tokens
-        "watermarking": bool(sampling.watermarking),  # marks a token by those before it
-        "thinking_token_budget": sampling.thinking_token_budget is not None,
-        "repetition_detection": sampling.repetition_detection is not None,
-        "trace_decode_token_ids": sampling.trace_decode_token_ids is not None,  # told by their place in the output
-        "custom logits processor arguments": bool(sampling.extra_args),
-    }
-    return next((name for name, found in checks.items() if found), None)
+        return Traits(False, True, "one output token: there is nothing to decode")
+    if sampling.thinking_token_budget is not None:
+        # The V1 model runner counts step by step; given an output in which thinking has ended once, it counts otherwise.
+        return Traits(True, False, "thinking_token_budget: vLLM cannot count again what was thought elsewhere")
+    return Traits(True, True, "engines take up each other's output")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from router.balancer.base import Policy
-from router.balancer.candidates import candidates
+from router.balancer.candidates import TOO_LONG, candidates
 from router.plan import Ask, Decision, View
 
 
@@ -17,7 +17,8 @@ class Balancer:
         """The decision at this moment; ``chosen`` is None when no worker can take the request now."""
         plans, rejected, kind = candidates(ask, view)
         if not plans:
-            return Decision(None, (), rejected, "no worker can take it")
+            hopeless = bool(rejected) and all(reason.startswith(TOO_LONG) for reason in rejected.values())
+            return Decision(None, (), rejected, "no worker can take it", hopeless)
         scored = self._policy.score(ask, plans, view)
         best = min(scored, key=lambda candidate: candidate.cost)
         self._policy.chosen(best.plan)

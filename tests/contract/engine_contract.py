@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from core.errors import EngineFailedError
 from core.ids import LegId
 from core.worker import EngineFacts
 from engine.base import Engine, StepReport
+from engine.sampling import EMITTED_KEY
 
 LIMIT_S = 60.0
 """Nothing here takes longer, on the slowest engine."""
@@ -49,6 +50,11 @@ def ask(leg: str, prompt: list[int], max_tokens: int, transfer: dict[str, Any] |
         cache_salt=None,
         data_parallel_rank=None,
     )
+
+
+def behind(emitted: list[int], transfer: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Transfer parameters of a request that goes on behind output tokens made elsewhere."""
+    return {**(transfer or {}), EMITTED_KEY: emitted}
 
 
 def prompt_of(tokens: int, seed: int) -> list[int]:
@@ -97,9 +103,10 @@ class Running:
         await eventually(lambda: self.finished(request.request_id), f"{request.request_id} finished")
         return self.tokens(request.request_id)
 
-    async def prefill(self, leg: str, prompt: list[int]) -> tuple[int, dict[str, Any]]:
-        """A prefill leg: its first token, and the handle's parameters."""
-        [token] = await self.run(ask(leg, prompt, 1, {"do_remote_decode": True, "do_remote_prefill": False}))
+    async def prefill(self, leg: str, prompt: list[int], emitted: Sequence[int] = (), **sampling: Any) -> tuple[int, dict[str, Any]]:
+        """A prefill leg, perhaps behind emitted tokens: its token, and the handle's parameters."""
+        keep = behind(list(emitted), {"do_remote_decode": True, "do_remote_prefill": False})
+        [token] = await self.run(ask(leg, prompt, len(emitted) + 1, keep, **sampling))
         handle = self.outputs[leg][-1].kv_transfer_params
         assert handle is not None
         return token, handle
@@ -198,13 +205,13 @@ class EngineContract:
 
     @pytest.mark.parametrize("over", [-1, 0, 1])
     async def test_decode_continues_what_prefill_began(self, make_engine: MakeEngine, over: int) -> None:
-        """Prefill's token and decode's from prompt + [that token] are one engine's tokens; decode computed one block at most."""
+        """Prefill's token and decode's behind it are one engine's tokens; decode computed one block at most."""
         prefill, decode = await make_engine(), await make_engine()
         size = prefill.facts.block_size_tokens
         prompt = prompt_of(2 * size + over, 8)
         token, handle = await prefill.prefill("a:0", prompt)
         assert handle["remote_num_tokens"] == len(prompt)
-        rest = await decode.run(ask("a:1", [*prompt, token], 5, handle))
+        rest = await decode.run(ask("a:1", prompt, 6, behind([token], handle)))
         await eventually(lambda: prefill.released() == ["a:0"], "the kept blocks are released")
         assert prefill.expired() == []
         stats = decode.outputs["a:1"][0].prefill_stats
@@ -217,6 +224,71 @@ class EngineContract:
         assert decode.engine.stats.received_bytes == transfers[0].transfer_bytes
         alone = await make_engine()
         assert [token, *rest] == await alone.run(ask("b:0", prompt, 6))
+
+    @pytest.mark.parametrize("over", [-2, -1, 0, 1])
+    async def test_a_lost_answer_goes_on_behind_what_is_out(self, make_engine: MakeEngine, over: int) -> None:
+        """Emitted tokens are output: they count for the limits, are not told again, and are computed like the prompt."""
+        engine, other = await make_engine(), await make_engine()
+        size = engine.facts.block_size_tokens
+        prompt, out = prompt_of(size - 5, 14), 5 + over
+        whole = await engine.run(ask("a:0", prompt, 12))
+        assert await other.run(ask("a:1", prompt, 12, behind(whole[:out]))) == whole[out:]
+        outputs = other.outputs["a:1"]
+        assert [output.finish_reason for output in outputs] == [None] * (11 - out) + [FinishReason.LENGTH]
+        stats = outputs[0].prefill_stats
+        assert stats is not None
+        assert (stats.num_prompt_tokens, stats.num_computed_tokens) == (size + over, size + over)
+        assert all(output.prefill_stats is None for output in outputs[1:])
+        again = await other.run(ask("a:2", prompt, 12, behind(whole[:out])))
+        assert again == whole[out:]
+        found = other.outputs["a:2"][0].prefill_stats
+        assert found is not None
+        assert found.num_local_cached_tokens == (size if over > 0 else 0), "also the block that ends in the output is found"
+
+    @pytest.mark.parametrize("over", [-1, 0, 1, 2])
+    async def test_a_lost_answer_is_split_again(self, make_engine: MakeEngine, over: int) -> None:
+        """Prefill computes prompt and emitted tokens and makes one more; decode pulls the KV of all of them."""
+        prefill, decode = await make_engine(), await make_engine()
+        size = prefill.facts.block_size_tokens
+        prompt, out = prompt_of(2 * size - 6, 15), 6 + over
+        alone = ask("a:0", prompt, 14)
+        alone.cache_salt = "alone"  # so that none of its blocks is found later
+        whole = await prefill.run(alone)
+        token, handle = await prefill.prefill("a:1", prompt, whole[:out])
+        assert token == whole[out]
+        assert handle["remote_num_tokens"] == 2 * size + over
+        rest = await decode.run(ask("a:2", prompt, 14, behind(whole[: out + 1], handle)))
+        assert rest == whole[out + 1 :]
+        stats = decode.outputs["a:2"][0].prefill_stats
+        assert stats is not None
+        assert stats.num_external_cached_tokens >= (2 * size + over) // size * size
+        assert decode.engine.stats.computed_prompt_tokens <= size
+        await eventually(lambda: prefill.released() == ["a:1"], "the kept blocks are released")
+
+    async def test_a_first_handle_serves_a_second_worker(self, make_engine: MakeEngine) -> None:
+        """What the handle covers is pulled; the tokens that came since are computed."""
+        prefill, decode = await make_engine(), await make_engine()
+        size = prefill.facts.block_size_tokens
+        prompt = prompt_of(2 * size - 3, 16)
+        whole = await prefill.run(ask("a:0", prompt, 12))
+        token, handle = await prefill.prefill("a:1", prompt)
+        assert token == whole[0]
+        assert await decode.run(ask("a:2", prompt, 12, behind(whole[:7], handle))) == whole[7:]
+        await eventually(lambda: prefill.released() == ["a:1"], "the kept blocks are released")
+        assert decode.engine.stats.received_bytes > 0
+
+    async def test_limits_count_what_is_out(self, make_engine: MakeEngine) -> None:
+        """A stop token is not made before the whole output has ``min_tokens``, and ends it behind them."""
+        engine, other = await make_engine(), await make_engine()
+        prompt = prompt_of(9, 17)
+        plain = await engine.run(ask("a:0", prompt, 12))
+        stop: dict[str, Any] = {"stop_token_ids": [plain[4], plain[6]], "min_tokens": 6}
+        whole = await engine.run(ask("b:0", prompt, 12, **stop))
+        assert len(whole) > 5
+        for out in range(1, len(whole)):
+            assert await other.run(ask(f"b:{out}", prompt, 12, behind(whole[:out]), **stop)) == whole[out:]
+            last, wanted = other.outputs[f"b:{out}"][-1], engine.outputs["b:0"][-1]
+            assert (last.finish_reason, last.stop_reason) == (wanted.finish_reason, wanted.stop_reason)
 
     async def test_release_frees_a_kept_prefill(self, make_engine: MakeEngine) -> None:
         """At once and once; ids that nobody keeps are ignored."""
@@ -235,7 +307,7 @@ class EngineContract:
         prefill, decode = await make_engine(), await make_engine()
         prompt = prompt_of(2 * prefill.facts.block_size_tokens, 10)
         token, handle = await prefill.prefill("a:0", prompt)
-        await decode.engine.add(ask("a:1", [*prompt, token], 5, handle))
+        await decode.engine.add(ask("a:1", prompt, 6, behind([token], handle)))
         await decode.engine.abort([LegId("a:1")])
         await check_empty(decode)
         await check_empty(prefill)

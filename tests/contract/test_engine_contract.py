@@ -14,7 +14,7 @@ from engine.sim_config import SimulatedEngineConfig
 from engine.sim_link import LinkRate, LocalLink, LocalNetwork
 from engine.sim_timing import ConstantTime
 from engine.simulated import SimulatedEngine
-from tests.contract.engine_contract import EngineContract, MakeEngine, Running, ask, check_empty, eventually, prompt_of
+from tests.contract.engine_contract import EngineContract, MakeEngine, Running, ask, behind, check_empty, eventually, prompt_of
 
 MakeSimulated = Callable[..., Awaitable[Running]]
 
@@ -79,7 +79,7 @@ async def test_abort_while_pulling_frees_both_sides(make_simulated: MakeSimulate
     keeper, reader = await make_simulated(), await make_simulated(link_latency_s=30.0)
     prompt = prompt_of(40, 1)
     token, handle = await keeper.prefill("a:0", prompt)
-    await reader.engine.add(ask("a:1", [*prompt, token], 5, handle))
+    await reader.engine.add(ask("a:1", prompt, 6, behind([token], handle)))
     await eventually(lambda: not reader.empty() and reader.engine.stats.free_blocks < reader.facts.num_blocks, "pulling")
     assert keeper.engine.stats.free_blocks < keeper.facts.num_blocks
     await reader.engine.abort([LegId("a:1")])
@@ -94,7 +94,7 @@ async def test_a_transfer_longer_than_the_lease_keeps_it_alive(make_simulated: M
     reader = await make_simulated(lease_s=0.1, link_latency_s=0.4)
     prompt = prompt_of(40, 1)
     token, handle = await keeper.prefill("a:0", prompt)
-    await reader.run(ask("a:1", [*prompt, token], 5, handle))
+    await reader.run(ask("a:1", prompt, 6, behind([token], handle)))
     assert reader.engine.stats.computed_prompt_tokens == 1
     assert (keeper.released(), keeper.expired()) == (["a:0"], [])
 
@@ -106,7 +106,7 @@ async def test_a_reader_in_the_queue_keeps_the_lease_alive(make_simulated: MakeS
     await reader.engine.add(ask("other:0", prompt_of(9, 2), 40))
     prompt = prompt_of(40, 1)
     token, handle = await keeper.prefill("a:0", prompt)
-    await reader.run(ask("a:1", [*prompt, token], 5, handle))
+    await reader.run(ask("a:1", prompt, 6, behind([token], handle)))
     assert reader.engine.stats.computed_prompt_tokens == 9 + 1
     assert keeper.expired() == []
 
@@ -123,7 +123,7 @@ async def test_a_pull_that_fails_is_computed(make_simulated: MakeSimulated, gone
         await keeper.engine.release([LegId("a:0")])
     if gone == "engine":
         await stop(keeper)
-    rest = await reader.run(ask("a:1", [*prompt, token], 5, handle))
+    rest = await reader.run(ask("a:1", prompt, 6, behind([token], handle)))
     assert [token, *rest] == await alone.run(ask("b:0", prompt, 6))
     stats = reader.outputs["a:1"][0].prefill_stats
     assert stats is not None
@@ -138,7 +138,7 @@ async def test_a_rejected_request_lets_the_keeper_free(make_simulated: MakeSimul
     keeper, reader = await make_simulated(), await make_simulated()
     prompt = prompt_of(40, 1)
     token, handle = await keeper.prefill("a:0", prompt)
-    request = ask("a:1", [*prompt, token], 5, handle)
+    request = ask("a:1", prompt, 6, behind([token], handle))
     request.abort_immediately = True
     await reader.engine.add(request)
     await eventually(lambda: keeper.released() == ["a:0"], "released")
@@ -155,7 +155,7 @@ async def test_engines_of_one_process_need_no_sockets(make_simulated: MakeSimula
     keeper, reader = await make_simulated(link), await make_simulated(link)
     prompt = prompt_of(40, 1)
     token, handle = await keeper.prefill("a:0", prompt)
-    await reader.run(ask("a:1", [*prompt, token], 5, handle))
+    await reader.run(ask("a:1", prompt, 6, behind([token], handle)))
     assert reader.engine.stats.computed_prompt_tokens == 1
     await eventually(lambda: keeper.released() == ["a:0"], "released")
 

@@ -20,6 +20,7 @@ from deploy.demo_model import ensure_demo_model
 from engine.base import EngineStats
 from engine.vllm_engine import VllmEngine
 from kv_transfer.backend import TransferSettings, transfer_config
+from tests.contract.continuation import Continuation
 from tests.contract.engine_contract import LIMIT_S, EngineContract, MakeEngine, Running, ask, check_empty
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -96,3 +97,7 @@ async def told_of_reset(engine: VllmEngine) -> bool:
 
 class TestVllmEngine(EngineContract):
     """The contract."""
+
+
+class TestContinuation(Continuation):
+    """Answers cut on one engine and gone on with on the other."""

@@ -15,21 +15,30 @@ import msgspec
 import pytest
 import vllm
 from vllm.config import KVTransferConfig, VllmConfig
-from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole, KVConnectorTransferResults
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole, KVConnectorTransferResults, KVConnectorWorkerMetadata
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl import base_worker
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.connector import NixlBaseConnector, NixlPullConnector
+from vllm.distributed.kv_transfer.kv_connector.v1.nixl.metadata import NixlHandshakePayload
+from vllm.distributed.kv_transfer.kv_connector.v1.nixl.pull_scheduler import NixlPullConnectorScheduler
+from vllm.distributed.kv_transfer.kv_connector.v1.nixl.pull_worker import NixlPullConnectorWorker
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.stats import NixlKVConnectorStats
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.exceptions import GracefulHTTPError
 from vllm.sampling_params import SamplingParams
+from vllm.v1.core.block_pool import BlockPool
+from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import AsyncMPClient, EngineCoreClient
+from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.metrics.stats import PrefillStats, SchedulerStats
 
 from kv_transfer import connector
+from kv_transfer.connector_messages import BatonStats, LeasePayload
+from kv_transfer.connector_worker import BatonWorker
+from kv_transfer.quarantine import BlockNews
 from router.cluster_client import ClusterClient
 from router.front_half import RouterLLM
 
@@ -150,15 +159,15 @@ def test_sampling_parameters() -> None:
     assert set(SamplingParams.__struct_fields__) == SAMPLING_PARAMS
 
 
-@pytest.mark.parametrize("mine", [connector.BatonStats, connector._Scheduler, connector._Worker], ids=lambda mine: mine.__name__)
+@pytest.mark.parametrize("mine", [BatonStats, connector._Scheduler, BatonWorker], ids=lambda mine: mine.__name__)
 def test_what_the_connector_overrides_is_there(mine: type) -> None:
-    """kv_transfer/connector.py: every method it replaces exists on its parent, with the same parameters."""
+    """kv_transfer/connector*.py: every method it replaces exists on its parent, with the same parameters."""
     [parent] = mine.__bases__
     overridden = [name for name, member in vars(mine).items() if inspect.isfunction(member)]
     assert overridden
     for name in overridden:
         assert hasattr(parent, name), f"{parent.__name__} has no {name} any more"
-        if name != "__init__" or mine is not connector.BatonStats:
+        if name != "__init__" or mine is not BatonStats:
             assert parameters(vars(mine)[name]) == parameters(getattr(parent, name)), name
 
 
@@ -188,3 +197,52 @@ def test_what_the_connector_reads_of_its_worker() -> None:
     assert "self._pop_done_transfers(" in source
     assert {"finished_sending", "finished_recving"} <= set(inspect.signature(KVConnectorTransferResults).parameters)
     assert {"bytes_transferred", "transfer_duration"} <= NixlKVConnectorStats().data.keys()
+
+
+def test_what_lease_words_stand_on() -> None:
+    """kv_transfer/connector.py: when a word is written and erased, and how its address reaches the scheduler."""
+    step = inspect.getsource(Scheduler.schedule)
+    assert step.index("self.connector.update_state_after_alloc(") < step.index("self._build_kv_connector_meta("), "told in its first step"
+    assert "return delay_free_blocks, dict(" in inspect.getsource(NixlPullConnectorScheduler.request_finished), "both sides read its answer"
+    assert "num_blocks" in {field.name for field in dataclasses.fields(KVCacheConfig)}
+    assert {"compatibility_hash", "agent_metadata_bytes"} == {field.name for field in dataclasses.fields(NixlHandshakePayload)}
+    served = msgspec.msgpack.encode(LeasePayload("hash", b"agent", 4096))
+    assert msgspec.msgpack.decode(served, type=NixlHandshakePayload) == NixlHandshakePayload("hash", b"agent"), "a stock engine reads it"
+    register = inspect.getsource(NixlPullConnectorWorker.register_kv_caches)
+    assert "agent_metadata=self.nixl_wrapper.get_agent_metadata()" in register, "describes what was registered before"
+    assert "self.xfer_handshake_metadata = " in register
+    assert "self._free_blocks(" in inspect.getsource(Scheduler._update_from_kv_xfer_finished), "blocks are free when the ranks say so"
+
+
+def test_what_pull_checks_stand_on() -> None:
+    """kv_transfer/connector_worker.py: a read's notice is put off, sent for what succeeded, and a failure is told by both sets."""
+    worker = inspect.getsource(base_worker.NixlBaseConnectorWorker)
+    assert "self._pending_recv_notifs: dict[ReqId, list[tuple[str, bytes]]]" in worker
+    results = inspect.getsource(NixlPullConnectorWorker.get_transfer_results)
+    assert results.index("if req_id in failed_recv_reqs:") < results.index("self._send_pending_recv_notifs(req_id)")
+    assert "self._recv_failures.update(newly_failed)" in results
+    assert "elif req_id not in self._recving_transfers:" in results
+    reads = inspect.getsource(NixlPullConnectorWorker._read_blocks)
+    assert 'notif_id = f"{remote_request_id}:{expected_consumers}".encode()' in reads
+    assert "self._remote_agents[dst_engine_id][(0, remote_rank)]" in reads
+    assert reads.count("make_prepped_xfer(") == 1
+    assert "notif_msg=notif_id" in reads
+    assert "if self._mixed_mem_types:" in reads
+    for name in ("get_reg_descs", "register_memory", "get_xfer_descs", "initialize_xfer", "transfer", "release_xfer_handle"):
+        assert callable(getattr(base_worker.NixlWrapper, name)), name
+
+
+def test_what_the_quarantine_stands_on() -> None:
+    """kv_transfer/quarantine.py: the scheduler hears of blocks before it frees their request, and counts their holders."""
+    finished = inspect.getsource(Scheduler._update_from_kv_xfer_finished)
+    assert finished.index("self.connector.update_connector_output(") < finished.index("self._free_blocks(")
+    assert "self.failed_recving_kv_req_ids.add(req_id)" in inspect.getsource(Scheduler._handle_failed_recving)
+    assert "self.kv_cache_manager.free(request)" in inspect.getsource(Scheduler._update_waiting_for_remote_kv)
+    assert "self.connector.bind_kv_cache_manager(" in inspect.getsource(Scheduler.__init__)
+    assert "self.connector.has_pending_push_work()" in inspect.getsource(Scheduler.has_requests)
+    assert parameters(NixlPullConnector.bind_gpu_block_pool) == parameters(connector.BatonConnector.bind_gpu_block_pool)
+    assert parameters(NixlPullConnector.build_connector_worker_meta) == parameters(connector.BatonConnector.build_connector_worker_meta)
+    assert "ref_cnt += 1" in inspect.getsource(BlockPool.touch)
+    assert "ref_cnt -= 1" in inspect.getsource(BlockPool.free_blocks)
+    assert callable(KVConnectorWorkerMetadata.aggregate)
+    assert callable(BlockNews.aggregate)

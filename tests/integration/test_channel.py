@@ -372,7 +372,7 @@ async def puppet() -> AsyncIterator[tuple[Puppet, MiniRouter]]:
     directory = Directory()
     puppet = Puppet(directory)
     directory.tell([puppet.card])
-    router = MiniRouter("router-0", directory, seed=0)
+    router = MiniRouter("router-0", directory, 0)
     await assert_eventually(lambda: "puppet" in router.dispatcher.view(), what="the puppet is up")
     yield puppet, router
     await router.members.close()
@@ -381,6 +381,13 @@ async def puppet() -> AsyncIterator[tuple[Puppet, MiniRouter]]:
 
 def load_seen(router: MiniRouter) -> int:
     return router.dispatcher.view()[WorkerId("puppet")].load.free_blocks
+
+
+async def heard_and_tried_again(worker: Puppet, router: MiniRouter) -> None:
+    """A failure was heard: the request is sent again, to the same worker because there is no other."""
+    await assert_eventually(lambda: [m.leg for m in worker.heard if isinstance(m, AddLeg)] == ["a:0", "a:1"], what="it is tried again")
+    assert router.timeline("a").losses == 1
+    router.cancel("a")
 
 
 async def test_late_messages_of_an_old_life_are_ignored(puppet: tuple[Puppet, MiniRouter]) -> None:
@@ -393,9 +400,9 @@ async def test_late_messages_of_an_old_life_are_ignored(puppet: tuple[Puppet, Mi
     await worker.say(Refused(LegId("a:0"), Epoch(1), "long ago"))
     await worker.say(Pulse(Epoch(2), WorkerLoad(free_blocks=20, num_blocks=64)))
     await assert_eventually(lambda: load_seen(router) in (20, 1), what="the present life is heard")
-    assert router.ends("a") == []
+    assert (router.timeline("a").attempts, len(worker.heard)) == (1, 1)
     await worker.say(Failed(Epoch(2), [LegId("a:0")], "now"))
-    await router.finished("a")
+    await heard_and_tried_again(worker, router)
 
 
 async def test_outputs_nobody_can_read_do_not_end_the_link(puppet: tuple[Puppet, MiniRouter]) -> None:
@@ -406,7 +413,7 @@ async def test_outputs_nobody_can_read_do_not_end_the_link(puppet: tuple[Puppet,
     router.send("a", prompt_of(20, 1), 4)
     await assert_eventually(lambda: len(worker.heard) == 1, what="the leg is sent")
     await worker.say(Failed(Epoch(2), [LegId("a:0")], "asked to"))
-    await router.finished("a")
+    await heard_and_tried_again(worker, router)
 
 
 async def test_a_call_is_answered_or_ends_with_the_connection(puppet: tuple[Puppet, MiniRouter]) -> None:

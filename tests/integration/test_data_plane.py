@@ -8,17 +8,23 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
 from vllm.v1.engine import EngineCoreOutput, FinishReason
 
 from core.errors import EngineFailedError
+from core.ids import LegId
 from core.worker import Role, WorkerState
 from engine.sim_config import SimulatedEngineConfig
 from engine.sim_timing import ConstantTime
 from engine.sim_tokens import TokenRule, TokenStream
 from engine.simulated import SimulatedEngine
+from router.events import FailKind
+from router.limits import Limits
+from router.queue import QueueLimits
+from router.retry import Retry
 from tests.contract.engine_contract import Running, ask, prompt_of
 from tests.support.eventually import assert_eventually
 from tests.support.mini_cluster import MiniCluster, MiniWorker
@@ -26,9 +32,9 @@ from tests.support.mini_cluster import MiniCluster, MiniWorker
 BLOCK = 16
 COUNTS: dict[str, Any] = {}
 """Sampling whose first token the prefill worker samples for the client."""
-SEEDED: dict[str, Any] = {"seed": 7}
-"""Sampling whose first token the decode worker samples."""
-BOTH = pytest.mark.parametrize("sampling", [COUNTS, SEEDED], ids=["prefill-samples-first", "decode-samples-first"])
+HELD: dict[str, Any] = {"thinking_token_budget": 5}
+"""Sampling that cannot be continued: the decode worker samples the first token."""
+BOTH = pytest.mark.parametrize("sampling", [COUNTS, HELD], ids=["prefill-samples-first", "decode-samples-first"])
 
 
 @pytest.fixture
@@ -188,7 +194,7 @@ async def test_work_is_spread_before_anybody_reports_it(cluster: MiniCluster) ->
 @BOTH
 async def test_cancel_while_queued(cluster: MiniCluster, sampling: dict[str, Any]) -> None:
     """A request that no step has taken yet."""
-    await cluster.start(prefill=1, decode=1, max_num_seqs=1)
+    await cluster.start(prefill=1, decode=1)
     prefill = cluster.workers["prefill-0"]
     prefill.gate.shut()
     cluster.router.send("ahead", prompt_of(20, 1), 4, **sampling)
@@ -300,7 +306,7 @@ async def test_a_crowd_of_which_a_third_leaves(cluster: MiniCluster, seed: int) 
     cluster.router.on_output = leave
     impatient: set[str] = set()
     for name, prompt in prompts.items():
-        cluster.router.send(name, prompt, lengths[name], **rng.choice([COUNTS, SEEDED]))
+        cluster.router.send(name, prompt, lengths[name], **rng.choice([COUNTS, HELD]))
         impatient |= {name} if leaving_at.get(name) == 0 else set()
         for _ in range(rng.randrange(4)):  # turns of the loop, so that cancels meet requests in every state
             await asyncio.sleep(0)
@@ -345,7 +351,7 @@ async def test_a_worker_killed_before_the_first_token_costs_a_pause(cluster: Min
 async def test_a_decode_worker_killed_before_the_first_token_costs_a_pause(cluster: MiniCluster) -> None:
     """Decode was to sample the first token, so the client has none: the whole request starts again elsewhere."""
     await cluster.start(link_latency_s=60.0)
-    cluster.router.send("a", prompt_of(40, 1), 5, **SEEDED)
+    cluster.router.send("a", prompt_of(40, 1), 5, **HELD)
     first = cluster.worker(cluster.router.timeline("a").decode_worker)
     await assert_eventually(lambda: first.engine.stats.waiting == 1, what="it pulls")
     other = next(worker for worker in cluster.alive if worker.role is Role.DECODE and worker is not first)
@@ -360,22 +366,89 @@ async def test_a_decode_worker_killed_before_the_first_token_costs_a_pause(clust
     assert sum(spent for spent in timeline.phases.values() if spent is not None) == pytest.approx(timeline.finished_s, abs=1e-3)
 
 
-@BOTH
-async def test_a_worker_killed_after_tokens_ends_in_an_error(cluster: MiniCluster, sampling: dict[str, Any]) -> None:
-    """One error output behind the tokens the client has; what the others held is freed."""
+async def test_a_worker_killed_after_tokens_costs_a_pause(cluster: MiniCluster) -> None:
+    """Another worker goes on behind the tokens that are out: none is repeated, skipped or changed."""
     await cluster.start()
-    cluster.router.send("a", prompt_of(40, 1), 2000, **sampling)
+    cluster.router.send("a", prompt_of(40, 1), 600, **COUNTS)
+    await assert_eventually(lambda: len(cluster.router.tokens("a")) > 3, what="it decodes")
+    first = cluster.worker(cluster.router.timeline("a").decode_worker)
+    await first.kill()
+    await cluster.router.finished("a")
+    timeline = cluster.router.timeline("a")
+    assert cluster.router.tokens("a") == expected(prompt_of(40, 1), 600)
+    assert cluster.router.ends("a") == [FinishReason.LENGTH]
+    assert (timeline.losses, timeline.resumes, timeline.outcome) == (1, 1, "finished")
+    assert timeline.decode_worker != first.name
+    assert len([output for output in cluster.router.outputs["a"] if output.prefill_stats is not None]) == 1
+
+
+async def test_what_cannot_be_continued_ends_in_an_error(cluster: MiniCluster) -> None:
+    """One error output behind the tokens the client has, and why; what the others held is freed."""
+    await cluster.start()
+    cluster.router.send("a", prompt_of(40, 1), 2000, **HELD)
     await assert_eventually(lambda: len(cluster.router.tokens("a")) > 3, what="it decodes")
     await cluster.worker(cluster.router.timeline("a").decode_worker).kill()
     await cluster.router.finished("a")
     told = cluster.router.tokens("a")
     assert told == expected(prompt_of(40, 1), len(told))
     assert cluster.router.ends("a") == [FinishReason.ERROR]
-    assert "was lost" in (cluster.router.timeline("a").error or "")
+    assert "cannot be continued exactly" in (cluster.router.timeline("a").error or "")
+    failure = cluster.router.dispatcher.take_failure("client-a")
+    assert failure is not None
+    assert failure.kind is FailKind.LOST
+
+
+def all_beyond(cluster: MiniCluster, names: list[str], reached: int) -> bool:
+    return all(len(cluster.router.tokens(name)) > reached or cluster.router.ends(name) for name in names)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_one_death_after_the_other(cluster: MiniCluster, seed: int) -> None:
+    """While 24 streams run, workers are killed and replaced one by one; every stream gets every token, in order, once."""
+    await cluster.start(retry=Retry(max_losses=50, backoff_s=0.0))
+    rng = random.Random(seed)
+    names = [f"r{number}" for number in range(24)]
+    prompts = {name: prompt_of(rng.randrange(5, 90), number) for number, name in enumerate(names)}
+    for name in names:
+        cluster.router.send(name, prompts[name], 300, **COUNTS)
+    for life in range(2, 10):
+        victim = rng.choice(cluster.alive)
+        reached = min(len(cluster.router.tokens(name)) for name in names if not cluster.router.ends(name))
+        await assert_eventually(partial(all_beyond, cluster, names, reached), what="all go on")
+        await victim.kill()
+        await cluster.add_worker(victim.name, victim.role, epoch=life)
+        cluster.tell()
+    await cluster.router.finished(*names)
+    for name in names:
+        assert cluster.router.tokens(name) == expected(prompts[name], 300)
+        assert cluster.router.ends(name) == [FinishReason.LENGTH]
+
+
+async def test_a_request_that_ends_engines_does_not_end_them_all(cluster: MiniCluster) -> None:
+    """Given up after the third; the fourth worker never sees it, and others' requests go on."""
+    await cluster.start()
+    poison = prompt_of(33, 9)
+    for worker in cluster.alive:  # each breaks on this request only
+        add = worker.engine.add
+
+        async def add_or_break(request: Any, add: Any = add, worker: MiniWorker = worker) -> None:
+            await add(request)
+            if request.prompt_token_ids[:33] == poison:
+                worker.gate.break_engine()
+
+        worker.engine.add = add_or_break  # type: ignore[method-assign]
+    cluster.router.send("innocent", prompt_of(20, 1), 400)
+    await assert_eventually(lambda: len(cluster.router.tokens("innocent")) > 1, what="it decodes")
+    cluster.router.send("poison", poison, 50)
+    await cluster.router.finished("poison", "innocent")
+    assert cluster.router.ends("poison") == [FinishReason.ERROR]
+    assert "given up after 3 engines" in (cluster.router.timeline("poison").error or "")
+    assert len(cluster.alive) == 1
+    assert cluster.router.tokens("innocent") == expected(prompt_of(20, 1), 400)
 
 
 async def test_a_decode_worker_lost_during_prefill_is_not_sent_the_leg(cluster: MiniCluster) -> None:
-    """It was chosen while it lived. A leg queued for it would wait as long as nobody declares it dead; tokens go before the error."""
+    """It was chosen while it lived. The prompt is computed where it was, so the request is done there."""
     await cluster.start(prefill=1, decode=1)
     prefill, decode = cluster.workers["prefill-0"], cluster.workers["decode-0"]
     prefill.gate.shut()
@@ -385,18 +458,17 @@ async def test_a_decode_worker_lost_during_prefill_is_not_sent_the_leg(cluster: 
     await assert_eventually(lambda: decode.name not in cluster.router.dispatcher.view(), what="its loss is noticed")
     prefill.gate.open()
     await cluster.router.finished("a")
-    assert [(output.new_token_ids, output.finish_reason) for output in cluster.router.outputs["a"]] == [
-        (expected(prompt_of(40, 1), 1), None),
-        ([], FinishReason.ERROR),
-    ]
+    assert cluster.router.tokens("a") == expected(prompt_of(40, 1), 5)
+    assert cluster.router.timeline("a").decode_worker == prefill.name
 
 
-async def test_a_decode_worker_lost_during_prefill_is_replaced_while_nothing_is_out(cluster: MiniCluster) -> None:
-    """No token was told yet: the request goes to another pair."""
+@BOTH
+async def test_a_decode_worker_lost_during_prefill_is_replaced(cluster: MiniCluster, sampling: dict[str, Any]) -> None:
+    """Another one reads the prompt that was computed for it: nothing is computed twice."""
     await cluster.start(prefill=1, decode=2)
     prefill = cluster.workers["prefill-0"]
     prefill.gate.shut()
-    cluster.router.send("a", prompt_of(40, 1), 5, **SEEDED)
+    cluster.router.send("a", prompt_of(40, 1), 5, **sampling)
     chosen = cluster.worker(cluster.router.timeline("a").decode_worker)
     await assert_eventually(lambda: prefill.engine.stats.running == 1, what="it is being computed")
     await chosen.kill()
@@ -405,19 +477,21 @@ async def test_a_decode_worker_lost_during_prefill_is_replaced_while_nothing_is_
     await cluster.router.finished("a")
     assert cluster.router.tokens("a") == expected(prompt_of(40, 1), 5)
     assert cluster.router.timeline("a").decode_worker != chosen.name
+    assert prefill.engine.stats.computed_prompt_tokens == 40
 
 
 async def test_a_failed_pull_is_computed_again_by_decode(cluster: MiniCluster) -> None:
-    """The keeper dies between prefill and pull: slower, never wrong, and the record says so."""
+    """The KV is gone when decode comes for it: slower, never wrong, and the record says so."""
     await cluster.start(prefill=1, decode=1)
     prefill, decode = cluster.workers["prefill-0"], cluster.workers["decode-0"]
     cluster.router.send("busy", prompt_of(20, 1), 30)
     await assert_eventually(lambda: cluster.router.timeline("busy").decoding_s is not None, what="decode is at work")
     decode.gate.shut()
     cluster.router.send("a", prompt_of(40, 2), 5, **COUNTS)
-    cluster.router.send("b", prompt_of(40, 3), 5, **SEEDED)
+    cluster.router.send("b", prompt_of(40, 3), 5, **HELD)
     await assert_eventually(lambda: decode.engine.stats.waiting == 2, what="the legs wait in decode's queue")
-    await prefill.kill()
+    await prefill.engine.release([LegId("a:0"), LegId("b:0")])
+    await assert_eventually(lambda: prefill.leases.blocks == 0, what="nothing is kept")
     decode.gate.open()
     await cluster.router.finished("a", "b", "busy")
     for name, seed, recomputed in (("a", 2, 41), ("b", 3, 40)):  # "a": the first token, too, is part of what decode computes
@@ -428,8 +502,21 @@ async def test_a_failed_pull_is_computed_again_by_decode(cluster: MiniCluster) -
 
 
 @BOTH
-async def test_an_engine_failure_is_told_exactly_once(cluster: MiniCluster, sampling: dict[str, Any]) -> None:
-    """Every request of that engine ends in one error; requests elsewhere do not notice."""
+async def test_a_keeper_that_dies_is_not_waited_for(cluster: MiniCluster, sampling: dict[str, Any]) -> None:
+    """It dies between prefill and pull, with decode queueing or pulling: the request is planned anew at once."""
+    await cluster.start(prefill=1, decode=1, link_latency_s=60.0)
+    prefill, decode = cluster.workers["prefill-0"], cluster.workers["decode-0"]
+    cluster.router.send("a", prompt_of(40, 1), 5, **sampling)
+    await assert_eventually(lambda: decode.engine.stats.free_blocks < 256, what="decode pulls")
+    await prefill.kill()
+    await cluster.router.finished("a", limit_s=5.0)
+    assert cluster.router.tokens("a") == expected(prompt_of(40, 1), 5)
+    assert (cluster.router.timeline("a").was_split, cluster.router.timeline("a").losses) == (False, 0)
+
+
+@BOTH
+async def test_an_engine_failure_is_a_lost_worker(cluster: MiniCluster, sampling: dict[str, Any]) -> None:
+    """Requests of that engine go on elsewhere where that is possible, and end in one error where not; others do not notice."""
     await cluster.start(prefill=1, decode=2)
     for number in range(6):
         cluster.router.send(f"r{number}", prompt_of(20, number), 60, **sampling)
@@ -438,22 +525,55 @@ async def test_an_engine_failure_is_told_exactly_once(cluster: MiniCluster, samp
     theirs = [name for name in (f"r{number}" for number in range(6)) if cluster.router.timeline(name).decode_worker == broken.name]
     assert 0 < len(theirs) < 6
     broken.gate.break_engine()
-    broken.alive = False
     await cluster.router.finished(*(f"r{number}" for number in range(6)))
     for number in range(6):
         name = f"r{number}"
         told = cluster.router.tokens(name)
-        assert cluster.router.ends(name) == [FinishReason.ERROR if name in theirs else FinishReason.LENGTH]
-        assert told == expected(prompt_of(20, number), len(told))
+        ends = FinishReason.ERROR if name in theirs and sampling is HELD else FinishReason.LENGTH
+        assert cluster.router.ends(name) == [ends]
+        assert told == expected(prompt_of(20, number), 60 if ends is FinishReason.LENGTH else len(told))
     assert "broken on purpose" in await broken.running
 
 
-async def test_without_workers_a_request_ends_in_an_error(cluster: MiniCluster) -> None:
-    """At once, once."""
-    await cluster.start(prefill=0, decode=0)
+async def test_without_workers_a_request_waits_and_then_ends_in_an_error(cluster: MiniCluster) -> None:
+    """Once, and it says that it was not for lack of room."""
+    await cluster.start(prefill=0, decode=0, limits=Limits(queue=QueueLimits(max_wait_s=0.3)))
     cluster.router.send("a", prompt_of(20, 1), 4)
+    assert len(cluster.router.dispatcher.queue) == 1
     await cluster.router.finished("a")
     assert cluster.router.ends("a") == [FinishReason.ERROR]
+    failure = cluster.router.dispatcher.take_failure("client-a")
+    assert failure is not None
+    assert failure.kind is FailKind.UNAVAILABLE
+
+
+async def test_a_request_outlives_all_workers(cluster: MiniCluster) -> None:
+    """Every worker dies in the middle of its answer; when there is one again, it goes on behind the tokens that are out."""
+    await cluster.start(prefill=1, decode=1)
+    cluster.router.send("a", prompt_of(40, 1), 300)
+    await assert_eventually(lambda: len(cluster.router.tokens("a")) > 3, what="it decodes")
+    for worker in cluster.alive:
+        await worker.kill()
+    await assert_eventually(lambda: len(cluster.router.dispatcher.queue) == 1, what="it waits")
+    await cluster.add_worker("decode-0", Role.DECODE, epoch=2)
+    cluster.tell()
+    await cluster.router.finished("a")
+    assert cluster.router.tokens("a") == expected(prompt_of(40, 1), 300)
+    assert cluster.router.timeline("a").waited_s > 0
+
+
+async def test_a_request_that_takes_too_long_is_ended(cluster: MiniCluster) -> None:
+    """Wherever it is, with an error that says so; what it held is free."""
+    await cluster.start(prefill=1, decode=1, limits=Limits(request_timeout_s=0.3))
+    cluster.router.send("a", prompt_of(40, 1), 4000)
+    await cluster.router.finished("a")
+    assert cluster.router.ends("a") == [FinishReason.ERROR]
+    failure = cluster.router.dispatcher.take_failure("client-a")
+    assert failure is not None
+    assert (failure.kind, failure.reason) == (FailKind.TIMED_OUT, "not done after 0.3 s")
+    cluster.router.send("b", prompt_of(40, 1), 2)
+    await cluster.router.finished("b")
+    assert cluster.router.ends("b") == [FinishReason.LENGTH]
 
 
 async def test_one_pool_alone_serves(cluster: MiniCluster) -> None:
@@ -472,7 +592,7 @@ async def test_a_draining_worker_refuses_and_the_request_goes_elsewhere(cluster:
     """Routers hear of draining a moment late; nobody loses a request over it, and the refusal leaves no trace in the books."""
     await cluster.start()
     draining, other = cluster.workers["prefill-0"], cluster.workers["prefill-1"]
-    draining.runtime.draining = True
+    draining.runtime.drain(60.0)
     other.gate.shut()
     names = [f"r{number}" for number in range(6)]
     for number, name in enumerate(names):
@@ -497,21 +617,43 @@ async def test_draining_decode_workers_costs_no_client_anything(cluster: MiniClu
     cluster.router.send("a", prompt_of(40, 1), 4, **sampling)
     chosen = cluster.worker(cluster.router.timeline("a").decode_worker)
     await assert_eventually(lambda: prefill.engine.stats.running == 1, what="it is being computed")
-    chosen.runtime.draining = True
+    chosen.runtime.drain(60.0)
     prefill.gate.open()
     await cluster.router.finished("a")
     assert cluster.router.tokens("a") == expected(prompt_of(40, 1), 4)
     assert cluster.router.ends("a") == [FinishReason.LENGTH]
 
 
-async def test_when_all_refuse_the_request_ends_in_an_error(cluster: MiniCluster) -> None:
-    """Everyone is asked once."""
-    await cluster.start()
+async def test_when_all_refuse_the_request_waits(cluster: MiniCluster) -> None:
+    """Until somebody takes it."""
+    await cluster.start(prefill=1, decode=1)
     for worker in cluster.alive:
-        worker.runtime.draining = True
+        worker.runtime.drain(60.0)
     cluster.router.send("a", prompt_of(20, 1), 3)
+    await assert_eventually(
+        lambda: len(cluster.router.dispatcher.queue) == 1 and cluster.router.timeline("a").refusals >= 2, what="it waits"
+    )
+    await cluster.add_worker("prefill-1", Role.PREFILL)
+    cluster.tell()
     await cluster.router.finished("a")
-    assert cluster.router.ends("a") == [FinishReason.ERROR]
+    assert cluster.router.tokens("a") == expected(prompt_of(20, 1), 3)
+
+
+async def test_a_drain_that_takes_too_long_moves_what_runs(cluster: MiniCluster) -> None:
+    """Past its deadline a draining worker asks its routers to move what it has: continued elsewhere, without a loss; then it is idle."""
+    await cluster.start(prefill=1, decode=2)
+    cluster.router.send("a", prompt_of(40, 1), 1500)
+    cluster.router.send("stays", prompt_of(40, 2), 700, **HELD)
+    await assert_eventually(lambda: all(len(cluster.router.tokens(name)) > 3 for name in ("a", "stays")), what="they decode")
+    leaving = cluster.worker(cluster.router.timeline("a").decode_worker)
+    leaving.runtime.drain(0.0)
+    await assert_eventually(lambda: cluster.router.timeline("a").resumes == 1, what="it was moved")
+    assert cluster.router.timeline("a").decode_worker != leaving.name
+    assert cluster.router.timeline("a").losses == 0
+    await cluster.router.finished("a", "stays")  # what cannot be continued runs to its end where it is
+    assert cluster.router.tokens("a") == expected(prompt_of(40, 1), 1500)
+    assert cluster.router.tokens("stays") == expected(prompt_of(40, 2), 700)
+    await assert_eventually(leaving.is_free, what="it has nothing left")
 
 
 async def test_workers_told_to_be_draining_are_not_asked(cluster: MiniCluster) -> None:

@@ -17,9 +17,11 @@ from cluster.membership import Membership
 from cluster.messages import LegKind
 from cluster.runtime import WorkerRuntime
 from cluster.whole import WholeLegs
+from core.config import PoolConfig
 from core.ids import Epoch, RequestId, RouterId, WorkerId
 from core.worker import Role, WorkerCard, WorkerState
 from decode_workers.decode import DecodeLegs
+from deploy.worker import admissions
 from engine.sim_config import SimulatedEngineConfig
 from engine.sim_timing import ConstantTime
 from engine.simulated import SimulatedEngine
@@ -27,7 +29,9 @@ from prefill_workers.prefill import PrefillLegs
 from router.balancer.balancer import Balancer
 from router.balancer.policies import LeastOutstandingTokens
 from router.dispatcher import Dispatcher
+from router.limits import Limits
 from router.members import Members
+from router.retry import Retry
 from router.timeline import Timeline
 from tests.contract.engine_contract import ask
 from tests.support.eventually import assert_eventually
@@ -37,6 +41,10 @@ SILENCE_S = 10.0
 LEASE_S = 60.0
 """Longer than any test: nothing is ever freed by waiting."""
 BEAT_S = 0.05
+
+
+ROOMY = PoolConfig(headroom_tokens=0, max_prefill_tokens=1_000_000)
+"""Workers that refuse only what cannot be held at all; tests of admission have narrower ones."""
 
 
 class Gate:
@@ -60,30 +68,66 @@ class Gate:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+        await self.passed()
+
+    async def passed(self) -> None:
+        """Returns at once while it is open."""
         await self._open.wait()
         if self._broken:
             raise RuntimeError("broken on purpose")
 
 
+class GatedEngine(SimulatedEngine):
+    """An engine that answers calls between its steps, as vLLM's does: while the gate is shut, nothing."""
+
+    def __init__(self, config: SimulatedEngineConfig, gate: Gate) -> None:
+        super().__init__(config, sleep=gate.sleep)
+        self._gate = gate
+
+    async def utility(self, method: str, *args: Any) -> Any:
+        await self._gate.passed()
+        return await super().utility(method, *args)
+
+
 class MiniWorker:
     """One worker: engine, runtime and card. ``alive`` until killed or its engine has failed."""
 
-    def __init__(self, name: str, role: Role, epoch: int, router_keys: ChannelKeys, config: SimulatedEngineConfig) -> None:
+    def __init__(
+        self,
+        name: str,
+        role: Role,
+        epoch: int,
+        router_keys: ChannelKeys,
+        config: SimulatedEngineConfig,
+        pool: PoolConfig = ROOMY,
+        silence_s: float = SILENCE_S,
+        pulse_s: float = BEAT_S,
+    ) -> None:
         self.name, self.role, self.epoch = WorkerId(name), role, Epoch(epoch)
         self.gate = Gate()
-        self.engine = SimulatedEngine(config, sleep=self.gate.sleep)
+        self.engine = GatedEngine(config, self.gate)
         self._keys = ChannelKeys.make()
-        end = WorkerEnd(HOST, self._keys, router_keys.public, SILENCE_S)
+        end = WorkerEnd(HOST, self._keys, router_keys.public, silence_s)
         prefill = PrefillLegs(self.name, self.epoch, LEASE_S, time.monotonic)
         self.leases = prefill.leases
         handlers = {LegKind.PREFILL: prefill, LegKind.DECODE: DecodeLegs(), LegKind.WHOLE: WholeLegs()}
-        self.runtime = WorkerRuntime(self.name, self.epoch, self.engine, end, handlers, prefill.leases, BEAT_S, time.monotonic)
+        self.runtime = WorkerRuntime(
+            *(self.name, self.epoch, self.engine, end, handlers, admissions(pool), prefill.leases, pulse_s, pool.stall_timeout_s),
+            clock=time.monotonic,
+        )
         self.alive = True
         self._closed = False
 
     async def start(self) -> None:
         self.facts = await self.runtime.start(lambda phase: None)
-        self.running = asyncio.create_task(self.runtime.run())
+        self.running = asyncio.create_task(self._run())
+
+    async def _run(self) -> str:
+        """As the actor does: a worker whose engine has failed closes its socket."""
+        reason = await self.runtime.run()
+        self.alive, self._closed = False, True
+        await self.runtime.close()
+        return reason
 
     @property
     def card(self) -> WorkerCard:
@@ -130,10 +174,11 @@ class Directory:
 class MiniRouter:
     """One router and everything it has told its clients."""
 
-    def __init__(self, name: str, directory: Directory, seed: int) -> None:
+    def __init__(self, name: str, directory: Directory, seed: int, limits: Limits = Limits(), retry: Retry = Retry()) -> None:  # noqa: B008 - frozen
         self.outputs: dict[str, list[EngineCoreOutput]] = {}
         self.on_output: Callable[[EngineCoreOutput], None] = lambda output: None
-        self.dispatcher = Dispatcher(Balancer(LeastOutstandingTokens(random.Random(seed))), self._deliver, time.monotonic)
+        balancer = Balancer(LeastOutstandingTokens(random.Random(seed)))
+        self.dispatcher = Dispatcher(balancer, self._deliver, time.monotonic, limits=limits, retry=retry)
         self.members = Members(RouterId(name), self.dispatcher, directory.fetch, BEAT_S, SILENCE_S)
         self.directory = directory
         self.alive = True
@@ -187,15 +232,25 @@ class MiniCluster:
         self.routers: list[MiniRouter] = []
         self._ended: list[MiniWorker] = []
 
-    async def start(self, prefill: int = 2, decode: int = 2, routers: int = 1, **config: Any) -> None:
+    async def start(
+        self,
+        prefill: int = 2,
+        decode: int = 2,
+        routers: int = 1,
+        *,
+        pool: PoolConfig = ROOMY,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        retry: Retry = Retry(),  # noqa: B008 - frozen
+        **config: Any,
+    ) -> None:
         for role, count in ((Role.PREFILL, prefill), (Role.DECODE, decode)):
             for number in range(count):
-                await self.add_worker(f"{role}-{number}", role, **config)
+                await self.add_worker(f"{role}-{number}", role, pool=pool, **config)
         self.tell()
-        self.routers = [MiniRouter(f"router-{number}", self.directory, seed=number) for number in range(routers)]
+        self.routers = [MiniRouter(f"router-{number}", self.directory, number, limits, retry) for number in range(routers)]
         await self.all_up()
 
-    async def add_worker(self, name: str, role: Role, epoch: int = 1, **config: Any) -> MiniWorker:
+    async def add_worker(self, name: str, role: Role, epoch: int = 1, pool: PoolConfig = ROOMY, **config: Any) -> MiniWorker:
         """Starts a worker, in place of the one with that name; routers are not told yet."""
         settings: dict[str, Any] = {
             "num_blocks": 256,
@@ -204,7 +259,7 @@ class MiniCluster:
             "link_answer_s": 0.3,
             "lease_s": LEASE_S,
         }
-        worker = MiniWorker(name, role, epoch, self.directory.keys, SimulatedEngineConfig(**(settings | config)))
+        worker = MiniWorker(name, role, epoch, self.directory.keys, SimulatedEngineConfig(**(settings | config)), pool)
         await worker.start()
         if name in self.workers:
             self._ended.append(self.workers[name])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from core.config import BatonConfig
 from deploy.app import build
 
 
@@ -24,3 +27,35 @@ def test_routers_never_look_for_a_gpu():
 def test_the_controller_takes_no_place():
     """It computes nothing, so it asks for no CPU that a worker could have."""
     assert options("Controller")["num_cpus"] == 0
+
+
+def router(**changed: Any) -> Any:
+    """The router's deployment under a configuration."""
+    return build({"model": "somewhere", "prefill": {"count": 2}} | changed)._bound_deployment
+
+
+def test_a_router_that_goes_may_finish_its_streams():
+    """For as long as the configuration says, not for Serve's 20 s."""
+    assert router()._deployment_config.graceful_shutdown_timeout_s == 600
+    assert router(router={"drain_timeout_s": 77})._deployment_config.graceful_shutdown_timeout_s == 77
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_replaced"),
+    [
+        ({"router": {"policy": "random"}}, True),
+        ({"router": {"retry": {"max_losses": 5}}}, True),
+        ({"prefill": {"count": 2, "max_prefill_tokens": 5}}, True),
+        ({"router": {"drain_timeout_s": 77, "replicas": 5}}, False),
+        ({"prefill": {"count": 3}, "decode": {"surge": 1, "drain_timeout_s": 3}}, False),
+    ],
+    ids=["policy", "retry", "admission", "its own options", "the controller's"],
+)
+def test_routers_are_replaced_for_what_concerns_them(changed: dict[str, Any], is_replaced: bool):
+    """What Serve goes by is the version, and what a replica is made from agrees with it."""
+    before, after = router(), router(**changed)
+    assert (before._version != after._version) is is_replaced
+    assert before._version == router()._version
+    made, remade = before.init_args[0], after.init_args[0]
+    assert ({**made, "router": 0} == {**remade, "router": 0}) or is_replaced
+    BatonConfig.model_validate(remade)

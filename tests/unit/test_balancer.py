@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,11 +35,15 @@ def view(*names: str, **changed: WorkerView) -> dict[WorkerId, WorkerView]:
     return {WorkerId(name): changed.get(name, seen(name)) for name in names}
 
 
-def ask(splittable: bool = True, prompt_tokens: int = 20, excluded: frozenset[WorkerId] = frozenset()) -> Ask:
-    return Ask(RequestId("r"), prompt_tokens, 10, splittable, excluded)
+def ask(
+    splittable: bool = True, prompt_tokens: int = 20, excluded: frozenset[WorkerId] = frozenset(), keeper: WorkerId | None = None
+) -> Ask:
+    return Ask(RequestId("r"), prompt_tokens, 10, splittable, excluded, keeper)
 
 
 GONE = {"p0": seen("p0", DRAINING)}
+FULL_P0 = {"p0": replace(seen("p0"), refused="it refused: full")}
+FULL_D0 = {"d0": replace(seen("d0"), refused="it refused: full")}
 POSSIBLE: dict[str, tuple[Ask, dict[WorkerId, WorkerView], list[tuple[str, str]], str]] = {
     "every pair": (
         ask(),
@@ -56,6 +61,23 @@ POSSIBLE: dict[str, tuple[Ask, dict[WorkerId, WorkerView], list[tuple[str, str]]
     "a pool excluded": (ask(excluded=frozenset({D0})), view("p0", "d0"), [("p0", "p0")], "one worker: no decode worker is ready"),
     "all excluded": (ask(excluded=frozenset({P0, D0})), view("p0", "d0"), [], ""),
     "nobody": (ask(), {}, [], ""),
+    "the prompt is computed": (
+        ask(keeper=P0),
+        view("p0", "p1", "d0", "d1"),
+        [("p0", "d0"), ("p0", "d1")],
+        "the prompt is computed already",
+    ),
+    "the prompt is computed, nobody decodes": (
+        ask(keeper=P0),
+        view("p0", "p1"),
+        [("p0", "p0"), ("p1", "p1")],
+        "one worker: no decode worker is ready",
+    ),
+    "one prefill worker full": (ask(), view("p0", "p1", "d0", **FULL_P0), [("p1", "d0")], "split over two workers"),
+    "one decode worker full": (ask(), view("p0", "d0", "d1", **FULL_D0), [("p0", "d1")], "split over two workers"),
+    "a pool full: it is waited for": (ask(), view("p0", "d0", **FULL_D0), [], ""),
+    "a pool full, the prompt is computed": (ask(keeper=P0), view("p0", "d0", **FULL_D0), [], ""),
+    "not to be split, one full": (ask(splittable=False), view("p0", "p1", "d0", **FULL_P0), [("p1", "p1")], "one worker: cannot be split"),
     "too long for anybody": (ask(prompt_tokens=1024), view("p0", "d0"), [], ""),
     "just not too long": (ask(prompt_tokens=1023), view("p0", "d0"), [("p0", "d0")], "split over two workers"),
 }

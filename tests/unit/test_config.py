@@ -87,6 +87,12 @@ def test_an_empty_section_is_its_defaults():
             "a multiple of the other's",
         ),
         ({"kv_transfer": {"backend": "simulated"}}, "kv_transfer", "set `backend: nixl`"),
+        (
+            {"prefill": {"num_gpus": 1}, "decode": {"num_gpus": 1}, "kv_transfer": {"buffer_device": "cpu"}},
+            "kv_transfer",
+            "would lose part of the KV of requests that are moved",
+        ),
+        ({"router": {"api_keys": {"env": "A", "file": "b"}}}, "router.api_keys", "give `env` or `file`, not both"),
         ({"engine": {"kind": "simulated"}}, "kv_transfer", "set `backend: simulated`"),
         ({"kv_transfer": {"lease_s": 0}}, "kv_transfer.lease_s", "greater than or equal to 1"),
         ({"router": {"heartbeat_s": 5}}, "router.worker_timeout_s", "15 s"),

@@ -47,7 +47,7 @@ def test_the_picture_names_who_did_what():
 
 def test_the_picture_of_one_worker_has_no_hand_off():
     """Nothing is said of a hand-off that did not happen."""
-    drawn = picture(timeline(decode_worker=WorkerId("prefill-1"), handed_off_s=None, decoding_s=None))
+    drawn = picture(timeline(decode_worker=WorkerId("prefill-1"), handed_off_s=None, decoding_s=0.030))
     assert "hand-off" not in drawn
     assert "handoff" not in drawn
 

@@ -13,7 +13,7 @@ FENCES = {
     # Ray starts, finds and stops processes; what they do must run without it.
     "ray": ("*/actor.py", "*_actor.py", "*/controller.py", "*/placement.py", "cluster/board.py", "*/ingress.py", "deploy/*.py"),
     # vLLM moves its insides from release to release: few files, each with a contract test.
-    "vllm": ("engine/vllm*.py", "engine/sim*.py", "router/*.py", "kv_transfer/connector.py", "deploy/*.py"),
+    "vllm": ("engine/vllm*.py", "engine/sim*.py", "router/*.py", "kv_transfer/connector*.py", "deploy/*.py"),
     "nixl": ("kv_transfer/*.py",),
     "prometheus_client": ("core/metrics.py", "router/ingress.py"),
     # Sockets are the channel's business (who owns the links makes its context), the simulated link's, and vLLM's event publisher's.

@@ -13,36 +13,36 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cluster.messages import LegKind
 from core.handle import KVHandle
 from core.ids import Epoch, LegId, RequestId, WorkerId, leg_id
-from router.flow import (
-    MAX_ATTEMPTS,
+from router.events import (
     Aborted,
-    AbortLeg,
-    AskPlan,
     Event,
-    Fail,
+    FailKind,
     Finish,
-    Finished,
-    Flow,
-    Instruction,
+    GivenUp,
     LegFailed,
     LegOutput,
-    NoPlan,
-    Pass,
-    Phase,
+    MoveAsked,
+    NoRoom,
     Planned,
     Refused,
-    SendLeg,
+    Woken,
     WorkerLost,
 )
+from router.flow import Flow, Phase
+from router.instructions import AbortLeg, AskPlan, Fail, Finished, Instruction, Pass, Pause, SendLeg, Wait
 from router.plan import Plan
+from router.retry import Retry
 from router.traits import Traits
 
 R = RequestId("r")
 P, P2, D, D2 = (WorkerId(name) for name in ("p", "p2", "d", "d2"))
 L0, L1, L2, L3 = (leg_id(R, number) for number in range(4))
 COUNTS = Traits(True, True, "")
-HOLDS = Traits(True, False, "")
-WHOLE = Traits(False, False, "")
+HOLDS = Traits(True, False, "why not")
+WHOLE = Traits(False, False, "why not")
+ONE = Traits(False, True, "")
+RETRY = Retry(max_losses=3, backoff_s=0.1, jitter=lambda: 0.5)
+ENGINE_ERROR = Fail(FailKind.ENGINE, "the engine reported an error for this request")
 SPLIT = Planned(Plan(P, D))
 
 
@@ -57,12 +57,19 @@ NOT_KEPT = LegOutput(L0, [7], Finish.LENGTH)
 
 def after(how: Traits, *events: Event) -> tuple[Flow, list[Instruction]]:
     """A flow that has taken these events, and what the last one made it say."""
-    flow = Flow(R, how)
+    flow = Flow(R, how, RETRY)
     said = flow.start()
     for event in events:
         said = flow.handle(event)
     return flow, said
 
+
+def ask(*excluded: WorkerId, keeper: WorkerId | None = None) -> AskPlan:
+    return AskPlan(frozenset(excluded), keeper)
+
+
+BEGUN: list[Event] = [SPLIT, KEPT, LegOutput(L1, [8])]
+"""Decoding, the prompt's KV was read, two tokens are out."""
 
 TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
     # the KV that nobody read
@@ -72,21 +79,57 @@ TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
         Phase.DECODING,
         [Pass.ON, AbortLeg(L0, P)],
     ),
-    "decoding, the KV was read": (COUNTS, [SPLIT, KEPT, LegOutput(L1, [8])], Phase.DECODING, [Pass.ON]),
+    "decoding, the KV was read": (COUNTS, BEGUN, Phase.DECODING, [Pass.ON]),
     # planning
-    "start": (COUNTS, [], Phase.PLANNING, [AskPlan(frozenset())]),
-    "planning, split, first token counts": (COUNTS, [SPLIT], Phase.PREFILLING, [SendLeg(L0, P, LegKind.PREFILL)]),
-    "planning, split, first token does not count": (
-        HOLDS,
-        [SPLIT],
-        Phase.PREFILLING,
-        [SendLeg(L0, P, LegKind.PREFILL, first_token_counts=False)],
-    ),
+    "start": (COUNTS, [], Phase.PLANNING, [ask()]),
+    "planning, split, can be continued": (COUNTS, [SPLIT], Phase.PREFILLING, [SendLeg(L0, P, LegKind.PREFILL)]),
+    "planning, split, cannot be continued": (HOLDS, [SPLIT], Phase.PREFILLING, [SendLeg(L0, P, LegKind.PREFILL, first_token_counts=False)]),
     "planning, one worker": (COUNTS, [Planned(Plan(D, D))], Phase.DECODING, [SendLeg(L0, D, LegKind.WHOLE)]),
     "planning, split plan for what cannot be split": (WHOLE, [SPLIT], Phase.DECODING, [SendLeg(L0, D, LegKind.WHOLE)]),
-    "planning, no worker": (COUNTS, [NoPlan()], Phase.DONE, [Fail("no worker can take the request"), Finished()]),
+    "planning, no room": (COUNTS, [NoRoom()], Phase.WAITING, [Wait()]),
     "planning, aborted": (COUNTS, [Aborted()], Phase.DONE, [Finished()]),
     "planning, somebody is lost": (COUNTS, [WorkerLost(P, "x")], Phase.PLANNING, []),
+    "planning, hopeless": (
+        COUNTS,
+        [GivenUp(FailKind.ENGINE, "too long")],
+        Phase.DONE,
+        [Fail(FailKind.ENGINE, "too long"), Finished()],
+    ),
+    # waiting
+    "waiting, woken": (COUNTS, [NoRoom(), Woken()], Phase.PLANNING, [ask()]),
+    "waiting, woken, no room again": (COUNTS, [NoRoom(), Woken(), NoRoom()], Phase.WAITING, [Wait()]),
+    "waiting, woken, who refused is asked again": (COUNTS, [SPLIT, Refused(L0, "full"), NoRoom(), Woken()], Phase.PLANNING, [ask()]),
+    "waiting, too long": (
+        COUNTS,
+        [NoRoom(), GivenUp(FailKind.OVERLOADED, "late")],
+        Phase.DONE,
+        [Fail(FailKind.OVERLOADED, "late"), Finished()],
+    ),
+    "waiting, aborted": (COUNTS, [NoRoom(), Aborted()], Phase.DONE, [Finished()]),
+    "waiting with a computed prompt, woken": (
+        COUNTS,
+        [SPLIT, KEPT, Refused(L1, "full"), NoRoom(), Woken()],
+        Phase.PLANNING,
+        [ask(keeper=P)],
+    ),
+    "waiting with a computed prompt, its lease is over": (
+        COUNTS,
+        [SPLIT, KEPT, Refused(L1, "full"), NoRoom(), Woken(handle_alive=False)],
+        Phase.PLANNING,
+        [AbortLeg(L0, P), ask()],
+    ),
+    "waiting with a computed prompt, its keeper is lost": (
+        COUNTS,
+        [SPLIT, KEPT, Refused(L1, "full"), NoRoom(), WorkerLost(P, "x"), Woken()],
+        Phase.PLANNING,
+        [ask()],
+    ),
+    "waiting with a computed prompt, aborted": (
+        COUNTS,
+        [SPLIT, KEPT, Refused(L1, "full"), NoRoom(), Aborted()],
+        Phase.DONE,
+        [AbortLeg(L0, P), Finished()],
+    ),
     # prefilling
     "prefilled, kept": (
         COUNTS,
@@ -109,21 +152,24 @@ TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
         [Pass.ON, AbortLeg(L0, P), Finished()],
     ),
     "prefilled, stopped at once": (COUNTS, [SPLIT, LegOutput(L0, [7], Finish.STOP)], Phase.DONE, [Pass.ON, Finished()]),
-    "prefilling, error": (
-        COUNTS,
-        [SPLIT, LegOutput(L0, [], Finish.ERROR)],
-        Phase.DONE,
-        [Fail("the engine reported an error for this request"), Finished()],
-    ),
-    "prefilling, refused": (COUNTS, [SPLIT, Refused(L0, "full")], Phase.PLANNING, [AskPlan(frozenset({P}))]),
-    "prefilling, failed": (COUNTS, [SPLIT, LegFailed(L0, "died")], Phase.DONE, [Fail("died"), Finished()]),
-    "prefilling, its worker lost": (COUNTS, [SPLIT, WorkerLost(P, "x")], Phase.PLANNING, [AskPlan(frozenset({P}))]),
+    "prefilling, error": (COUNTS, [SPLIT, LegOutput(L0, [], Finish.ERROR)], Phase.DONE, [ENGINE_ERROR, Finished()]),
+    "prefilling, refused": (COUNTS, [SPLIT, Refused(L0, "full")], Phase.PLANNING, [ask(P)]),
+    "prefilling, refused for want of room": (COUNTS, [SPLIT, Refused(L0, "full", busy=True)], Phase.PLANNING, [ask()]),
+    "prefilling, failed": (COUNTS, [SPLIT, LegFailed(L0, "died")], Phase.PLANNING, [ask(P)]),
+    "prefilling, asked to move": (COUNTS, [SPLIT, MoveAsked(L0, "x")], Phase.PLANNING, [AbortLeg(L0, P), ask(P)]),
+    "prefilling, its worker lost": (COUNTS, [SPLIT, WorkerLost(P, "x")], Phase.PLANNING, [ask(P)]),
     "prefilling, decode's worker lost": (COUNTS, [SPLIT, WorkerLost(D, "x")], Phase.PREFILLING, []),
     "prefilling, aborted": (COUNTS, [SPLIT, Aborted()], Phase.DONE, [AbortLeg(L0, P), Finished()]),
     "prefilling, planned again": (COUNTS, [SPLIT, Planned(Plan(P2, D2))], Phase.PREFILLING, []),
-    "prefilling, no plan": (COUNTS, [SPLIT, NoPlan()], Phase.PREFILLING, []),
+    "prefilling, no room": (COUNTS, [SPLIT, NoRoom()], Phase.PREFILLING, []),
+    "prefilling, woken": (COUNTS, [SPLIT, Woken()], Phase.PREFILLING, []),
+    "prefilling, too late": (
+        COUNTS,
+        [SPLIT, GivenUp(FailKind.TIMED_OUT, "late")],
+        Phase.DONE,
+        [AbortLeg(L0, P), Fail(FailKind.TIMED_OUT, "late"), Finished()],
+    ),
     # decoding
-    "decoding, token": (COUNTS, [SPLIT, KEPT, LegOutput(L1, [8])], Phase.DECODING, [Pass.ON]),
     "decoding, several tokens and the end": (
         COUNTS,
         [SPLIT, KEPT, LegOutput(L1, [8, 9], Finish.LENGTH)],
@@ -134,58 +180,76 @@ TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
         COUNTS,
         [SPLIT, KEPT, LegOutput(L1, [], Finish.ERROR)],
         Phase.DONE,
-        [AbortLeg(L0, P), Fail("the engine reported an error for this request"), Finished()],
+        [AbortLeg(L0, P), ENGINE_ERROR, Finished()],
     ),
-    "decoding, refused, tokens are out": (
+    "decoding, refused: another one reads the same KV": (COUNTS, [SPLIT, KEPT, Refused(L1, "full")], Phase.PLANNING, [ask(D, keeper=P)]),
+    "decoding, refused, planned": (
         COUNTS,
-        [SPLIT, KEPT, Refused(L1, "full")],
-        Phase.DONE,
-        [AbortLeg(L0, P), Fail("full"), Finished()],
+        [SPLIT, KEPT, Refused(L1, "full"), Planned(Plan(P, D2))],
+        Phase.DECODING,
+        [SendLeg(L2, D2, LegKind.DECODE, handle=HANDLE, emitted=(7,))],
     ),
-    "decoding, refused, nothing is out": (
+    "decoding, refused, planned on one worker": (
+        COUNTS,
+        [SPLIT, KEPT, Refused(L1, "full"), Planned(Plan(P, P))],
+        Phase.DECODING,
+        [AbortLeg(L0, P), SendLeg(L2, P, LegKind.WHOLE, emitted=(7,))],
+    ),
+    "decoding, refused, planned from the start": (
+        COUNTS,
+        [SPLIT, KEPT, Refused(L1, "full"), Planned(Plan(P2, D2))],
+        Phase.PREFILLING,
+        [AbortLeg(L0, P), SendLeg(L2, P2, LegKind.PREFILL, emitted=(7,))],
+    ),
+    "decoding, refused, the token is held": (HOLDS, [SPLIT, KEPT, Refused(L1, "full")], Phase.PLANNING, [ask(D, keeper=P)]),
+    "decoding, lost, nothing is out": (HOLDS, [SPLIT, KEPT, WorkerLost(D, "x")], Phase.PLANNING, [AbortLeg(L0, P), ask(D)]),
+    "decoding, lost, the KV not yet read": (COUNTS, [SPLIT, KEPT, WorkerLost(D, "x")], Phase.PLANNING, [AbortLeg(L0, P), ask(D)]),
+    "decoding, lost": (COUNTS, [*BEGUN, WorkerLost(D, "x")], Phase.PLANNING, [ask(D)]),
+    "decoding, lost, goes on behind the tokens that are out": (
+        COUNTS,
+        [*BEGUN, WorkerLost(D, "x"), Planned(Plan(P, D2))],
+        Phase.PREFILLING,
+        [SendLeg(L2, P, LegKind.PREFILL, emitted=(7, 8))],
+    ),
+    "decoding, lost, goes on to the end": (
+        COUNTS,
+        [*BEGUN, WorkerLost(D, "x"), Planned(Plan(D2, D2)), LegOutput(L2, [9], Finish.LENGTH)],
+        Phase.DONE,
+        [Pass.ON, Finished()],
+    ),
+    "decoding, lost, cannot be continued": (
         HOLDS,
-        [SPLIT, KEPT, Refused(L1, "full")],
-        Phase.PLANNING,
-        [AbortLeg(L0, P), AskPlan(frozenset({D}))],
+        [*BEGUN, WorkerLost(D, "x")],
+        Phase.DONE,
+        [Fail(FailKind.LOST, "worker d was lost: x; it cannot be continued exactly: why not"), Finished()],
     ),
-    "decoding, lost, nothing is out": (
+    "decoding, failed": (COUNTS, [*BEGUN, LegFailed(L1, "died")], Phase.PLANNING, [ask(D)]),
+    "decoding, failed, cannot be continued": (
         HOLDS,
-        [SPLIT, KEPT, WorkerLost(D, "x")],
+        [*BEGUN, LegFailed(L1, "died")],
+        Phase.DONE,
+        [Fail(FailKind.LOST, "died; it cannot be continued exactly: why not"), Finished()],
+    ),
+    "decoding, asked to move": (COUNTS, [*BEGUN, MoveAsked(L1, "x")], Phase.PLANNING, [AbortLeg(L1, D), ask(D)]),
+    "decoding, asked to move, cannot be continued: it stays": (HOLDS, [*BEGUN, MoveAsked(L1, "x")], Phase.DECODING, []),
+    "decoding, the keeper lost before the KV was surely read": (
+        COUNTS,
+        [SPLIT, KEPT, WorkerLost(P, "x")],
         Phase.PLANNING,
-        [AbortLeg(L0, P), AskPlan(frozenset({D}))],
+        [AbortLeg(L1, D), ask(P)],
     ),
-    "decoding, lost, tokens are out": (
-        COUNTS,
-        [SPLIT, NOT_KEPT, WorkerLost(D, "x")],
-        Phase.DONE,
-        [Fail("worker d was lost: x"), Finished()],
-    ),
-    "decoding, the keeper lost": (COUNTS, [SPLIT, KEPT, WorkerLost(P, "x")], Phase.DECODING, []),
-    "decoding, the keeper lost, then aborted": (
-        COUNTS,
-        [SPLIT, KEPT, WorkerLost(P, "x"), Aborted()],
-        Phase.DONE,
-        [AbortLeg(L1, D), Finished()],
-    ),
-    "decoding, aborted before it read": (
-        COUNTS,
-        [SPLIT, KEPT, Aborted()],
-        Phase.DONE,
-        [AbortLeg(L1, D), AbortLeg(L0, P), Finished()],
-    ),
-    "decoding, aborted after it read": (
-        COUNTS,
-        [SPLIT, KEPT, LegOutput(L1, [8]), Aborted()],
-        Phase.DONE,
-        [AbortLeg(L1, D), Finished()],
-    ),
+    "decoding, the keeper lost afterwards": (COUNTS, [*BEGUN, WorkerLost(P, "x")], Phase.DECODING, []),
+    "decoding, aborted before it read": (COUNTS, [SPLIT, KEPT, Aborted()], Phase.DONE, [AbortLeg(L1, D), AbortLeg(L0, P), Finished()]),
+    "decoding, aborted after it read": (COUNTS, [*BEGUN, Aborted()], Phase.DONE, [AbortLeg(L1, D), Finished()]),
     "whole, token": (WHOLE, [Planned(Plan(P, P)), LegOutput(L0, [7])], Phase.DECODING, [Pass.ON]),
     "whole, the end": (WHOLE, [Planned(Plan(P, P)), LegOutput(L0, [7], Finish.STOP)], Phase.DONE, [Pass.ON, Finished()]),
-    "whole, lost before a token": (WHOLE, [Planned(Plan(P, P)), WorkerLost(P, "x")], Phase.PLANNING, [AskPlan(frozenset({P}))]),
+    "whole, lost before a token": (WHOLE, [Planned(Plan(P, P)), WorkerLost(P, "x")], Phase.PLANNING, [ask(P)]),
+    "whole, lost": (ONE, [Planned(Plan(P, P)), LegOutput(L0, [7]), WorkerLost(P, "x")], Phase.PLANNING, [ask(P)]),
     # what comes too late
     "an old leg's output": (COUNTS, [SPLIT, Refused(L0, "full"), Planned(Plan(P2, D)), KEPT], Phase.PREFILLING, []),
     "an old leg's failure": (COUNTS, [SPLIT, KEPT, LegFailed(L0, "died")], Phase.DECODING, []),
     "an old leg's refusal": (COUNTS, [SPLIT, KEPT, Refused(L0, "full")], Phase.DECODING, []),
+    "an old leg's wish to move": (COUNTS, [SPLIT, KEPT, MoveAsked(L0, "x")], Phase.DECODING, []),
     "a stranger's leg": (COUNTS, [SPLIT, LegOutput(LegId("other:0"), [1])], Phase.PREFILLING, []),
 }
 
@@ -197,7 +261,24 @@ def test_arrows(how: Traits, events: list[Event], phase: Phase, said: list[Instr
     assert (flow.phase, answer) == (phase, said)
 
 
-AFTER_DONE: list[Event] = [SPLIT, NoPlan(), KEPT, LegOutput(L1, [1]), Refused(L0, ""), LegFailed(L0, ""), WorkerLost(P, ""), Aborted()]
+AFTER_DONE: list[Event] = [
+    SPLIT,
+    NoRoom(),
+    Woken(),
+    KEPT,
+    LegOutput(L1, [1]),
+    Refused(L0, ""),
+    MoveAsked(L0, ""),
+    LegFailed(L0, ""),
+    WorkerLost(P, ""),
+    GivenUp(FailKind.LOST, ""),
+    Aborted(),
+]
+
+
+def test_every_event_is_in_the_list() -> None:
+    """So that the two tests over all events leave none out."""
+    assert {type(event) for event in AFTER_DONE} == set(Event.__args__)
 
 
 @pytest.mark.parametrize("event", AFTER_DONE, ids=lambda event: type(event).__name__)
@@ -207,22 +288,47 @@ def test_nothing_happens_after_done(event: Event) -> None:
     assert (flow.handle(event), flow.phase, flow.legs) == ([], Phase.DONE, {})
 
 
-def test_excluded_workers_add_up() -> None:
-    """Everyone who refused or was lost stays excluded, and leg ids are never used twice."""
-    _, said = after(
-        HOLDS, SPLIT, Refused(L0, ""), Planned(Plan(P2, D)), LegOutput(L1, [1], Finish.LENGTH, handle_of(L1, P2)), WorkerLost(D, "x")
-    )
-    assert said == [AbortLeg(L1, P2), AskPlan(frozenset({P, D}))]
+def test_excluded_workers_add_up_until_it_waited() -> None:
+    """Everyone who refused or was lost stays excluded until the request is woken, and leg ids are never used twice."""
+    events: list[Event] = [
+        SPLIT,
+        Refused(L0, ""),
+        Planned(Plan(P2, D)),
+        LegOutput(L1, [1], Finish.LENGTH, handle_of(L1, P2)),
+        WorkerLost(D, "x"),
+    ]
+    assert after(HOLDS, *events)[1] == [AbortLeg(L1, P2), ask(P, D)]
+    assert after(HOLDS, *events, NoRoom(), Woken())[1] == [ask()]
 
 
-def test_attempts_are_limited() -> None:
-    """A request that is refused everywhere ends with the last refusal."""
-    flow = Flow(R, COUNTS)
-    flow.start()
-    for number in range(MAX_ATTEMPTS):
-        flow.handle(Planned(Plan(WorkerId(f"p{number}"), D)))
-        said = flow.handle(Refused(leg_id(R, number), f"no {number}"))
-    assert said == [Fail(f"no {MAX_ATTEMPTS - 1}"), Finished()]
+def test_refusals_are_no_losses() -> None:
+    """A request may be refused by any number of workers, and moved as often."""
+    flow, _ = after(COUNTS)
+    for number in range(20):
+        flow.handle(Planned(Plan(P, D)))
+        said = flow.handle(Refused(leg_id(R, number), "full") if number % 2 else MoveAsked(leg_id(R, number), "x"))
+        assert said[-1] == ask(P)
+    assert flow.losses == 0
+
+
+def test_a_request_that_ends_engines_is_given_up() -> None:
+    """At once after the first, after growing pauses then; the third is the last. Nothing is left behind."""
+    flow, _ = after(COUNTS, SPLIT, LegFailed(L0, "died"))
+    flow.handle(Planned(Plan(P2, D)))
+    assert flow.handle(WorkerLost(P2, "gone")) == [Pause(0.1)]
+    assert flow.phase is Phase.WAITING
+    assert flow.handle(Woken()) == [ask()]
+    flow.handle(Planned(Plan(D2, D2)))
+    said = flow.handle(LegFailed(L2, "died too"))
+    assert said == [Fail(FailKind.LOST, "died too; given up after 3 engines ended under it"), Finished()]
+    assert flow.legs == {}
+
+
+def test_pauses_grow_and_differ() -> None:
+    """None after the first loss; then doubled each time, between half and one and a half times."""
+    assert [Retry(9, 0.1, lambda: 0.5).pause_s(losses) for losses in (1, 2, 3, 4)] == [0.0, 0.1, 0.2, 0.4]
+    assert Retry(9, 0.1, lambda: 0.0).pause_s(2) == 0.05
+    assert Retry(9, 0.1, lambda: 1.0).pause_s(2) == pytest.approx(0.15)
 
 
 def test_legs_are_what_the_request_holds() -> None:
@@ -262,6 +368,7 @@ class Cluster:
     legs: dict[LegId, Leg] = field(default_factory=dict)
     client: list[int] = field(default_factory=list)
     asked: bool = False
+    sleeps: bool = False
     asks: int = 0
     fails: int = 0
     finished: int = 0
@@ -276,10 +383,14 @@ class Cluster:
             elif isinstance(instruction, AskPlan):
                 self.asks += 1
                 self.asked = True
+                kept = {leg.worker for leg in self.legs.values() if leg.keeps}
+                assert kept == ({instruction.keeper} if instruction.keeper is not None else set())
+            elif isinstance(instruction, Wait | Pause):
+                self.sleeps = True
             elif isinstance(instruction, SendLeg):
                 assert instruction.leg not in self.legs
                 assert not any(leg.running for leg in self.legs.values()), "one leg at a time"
-                assert list(instruction.emitted) == (self.client if instruction.kind is LegKind.DECODE else [])
+                assert list(instruction.emitted) == self.client, "every leg goes on behind what the client has"
                 if instruction.handle is not None:
                     assert self.legs[instruction.handle.leg].keeps
                 reads = instruction.handle.leg if instruction.handle is not None else None
@@ -298,9 +409,9 @@ class Cluster:
 class AnyOrder(RuleBasedStateMachine):
     """Events in any order, stale ones included, from workers that behave."""
 
-    @initialize(how=st.sampled_from([COUNTS, HOLDS, WHOLE]))
+    @initialize(how=st.sampled_from([COUNTS, HOLDS, WHOLE, ONE]))
     def begin(self, how: Traits) -> None:
-        self.flow = Flow(R, how)
+        self.flow = Flow(R, how, RETRY)
         self.cluster = Cluster()
         self.cluster.carry_out(self.flow.start(), [])
 
@@ -317,11 +428,30 @@ class AnyOrder(RuleBasedStateMachine):
         self.cluster.asked = False
         self.feed(Planned(Plan(prefill, decode)))
 
-    @precondition(lambda self: self.cluster.asked and self.cluster.asks > 1)
-    @rule()
-    def no_plan(self) -> None:
+    @precondition(lambda self: self.cluster.asked and self.flow.kept is not None)
+    @rule(decode=st.sampled_from(WORKERS))
+    def planned_for_the_kept_prompt(self, decode: WorkerId) -> None:
         self.cluster.asked = False
-        self.feed(NoPlan())
+        assert self.flow.kept is not None
+        self.feed(Planned(Plan(self.flow.kept.worker, decode)))
+
+    @precondition(lambda self: self.cluster.asked)
+    @rule()
+    def no_room(self) -> None:
+        self.cluster.asked = False
+        self.feed(NoRoom())
+
+    @precondition(lambda self: self.cluster.sleeps)
+    @rule(alive=st.booleans())
+    def woken(self, alive: bool) -> None:
+        self.cluster.sleeps = False
+        self.feed(Woken(alive))
+
+    @precondition(lambda self: self.cluster.sleeps and self.cluster.asks > 3)
+    @rule()
+    def given_up(self) -> None:
+        self.cluster.sleeps = False
+        self.feed(GivenUp(FailKind.OVERLOADED, "late"))
 
     @precondition(lambda self: self.cluster.legs)
     @rule(index=st.integers(0, 50), count=st.integers(1, 3), finish=st.sampled_from([None, None, None, *Finish]), keep=st.booleans())
@@ -333,7 +463,7 @@ class AnyOrder(RuleBasedStateMachine):
             count, finish = 1, finish or Finish.LENGTH
         if finish is Finish.ERROR:
             count = 0
-        counted = leg.kind is not LegKind.PREFILL or self.flow.traits.first_token_counts
+        counted = leg.kind is not LegKind.PREFILL or self.flow.traits.continuable
         tokens = list(range(first, first + count)) if counted else [-1] * count
         handle = None
         was_running = leg.running
@@ -367,6 +497,13 @@ class AnyOrder(RuleBasedStateMachine):
         leg.running = False
         self.feed(LegFailed(name, "died"))
 
+    @precondition(lambda self: self.cluster.legs)
+    @rule(index=st.integers(0, 50))
+    def asked_to_move(self, index: int) -> None:
+        """It runs on until it is aborted."""
+        name, _ = self.pick(index) or (L0, Leg(P, LegKind.WHOLE, 0))
+        self.feed(MoveAsked(name, "draining"))
+
     @rule(worker=st.sampled_from(WORKERS))
     def lost(self, worker: WorkerId) -> None:
         for leg in self.cluster.legs.values():
@@ -377,7 +514,7 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: self.cluster.asks > 2 or len(self.cluster.client) > 2)
     @rule()
     def aborted(self) -> None:
-        self.cluster.asked = False
+        self.cluster.asked = self.cluster.sleeps = False
         self.feed(Aborted())
 
     @invariant()
@@ -388,13 +525,16 @@ class AnyOrder(RuleBasedStateMachine):
         assert flow.legs == running | kept, "the flow knows what it holds, no more and no less"
         assert cluster.finished == (1 if flow.phase is Phase.DONE else 0), "done once"
         assert cluster.fails <= cluster.finished, "an error is the end"
-        assert cluster.asks <= MAX_ATTEMPTS
+        assert flow.losses <= RETRY.max_losses
         assert cluster.client == list(range(len(cluster.client))) == flow.emitted, "each token once, in order"
         if flow.phase is Phase.DONE:
             assert not running
             assert not kept
         elif flow.phase is Phase.PLANNING:
             assert cluster.asked
+            assert not running
+        elif flow.phase is Phase.WAITING:
+            assert cluster.sleeps, "somebody will wake it"
             assert not running
         else:
             assert len(running) == 1, "somebody works on it"
@@ -413,9 +553,17 @@ TestAnyOrder = AnyOrder.TestCase
 
 def test_every_pair_of_events_from_every_phase() -> None:
     """No order of two events, however odd, raises or reopens a request."""
-    reached: list[list[Event]] = [[], [SPLIT], [SPLIT, KEPT], [SPLIT, KEPT, LegOutput(L1, [8])], [SPLIT, Aborted()]]
+    reached: list[list[Event]] = [
+        [],
+        [SPLIT],
+        [SPLIT, KEPT],
+        [SPLIT, KEPT, LegOutput(L1, [8])],
+        [SPLIT, Aborted()],
+        [NoRoom()],
+        [SPLIT, KEPT, Refused(L1, "")],
+    ]
     events: list[Event] = [*AFTER_DONE, WorkerLost(D, ""), LegOutput(L1, [2], Finish.STOP), LegFailed(L1, ""), Refused(L1, "")]
-    for how, begun in itertools.product((COUNTS, HOLDS, WHOLE), reached):
+    for how, begun in itertools.product((COUNTS, HOLDS, WHOLE, ONE), reached):
         for pair in itertools.product(events, repeat=2):
             flow, _ = after(how, *begun)
             was_done = flow.phase is Phase.DONE

@@ -44,14 +44,28 @@ def test_owners_have_their_own() -> None:
     assert (table.of_owner(A), table.of_owner(B), table.of_owner(RouterId("c"))) == (["x:0", "z:0"], ["y:0"], [])
 
 
-@pytest.mark.parametrize(("now_s", "overdue"), [(0.0, []), (4.9, []), (5.0, ["x:0"]), (9.9, ["x:0"]), (10.0, ["x:0", "y:0"])])
-def test_overdue(now_s: float, overdue: list[str]) -> None:
-    """A lease is over at its end, not after it; it stays in the table until the engine has freed the blocks."""
+@pytest.mark.parametrize(("now_s", "stranded"), [(0.0, 0), (5.0, 0), (5.9, 0), (6.0, 3), (10.9, 3), (11.0, 5)])
+def test_stranded_blocks(now_s: float, stranded: int) -> None:
+    """A lease's blocks are stranded a second after its end, until the engine has freed them."""
     table = LeaseTable()
-    table.grant(lease("x:0", expires_at_s=5.0))
-    table.grant(lease("y:0", expires_at_s=10.0))
-    assert table.overdue(now_s) == overdue
-    assert len(table) == 2
+    table.grant(lease("x:0", blocks=3, expires_at_s=5.0))
+    table.grant(lease("y:0", blocks=2, expires_at_s=10.0))
+    assert table.stranded_blocks(now_s) == stranded
+    assert table.blocks == 5
+    table.end(LegId("x:0"))
+    table.end(LegId("y:0"))
+    assert table.stranded_blocks(now_s) == table.blocks == 0
+
+
+@pytest.mark.parametrize(("renewed_to_s", "ends_at_s"), [(20.0, 20.0), (5.0, 10.0)])
+def test_a_renewed_lease_ends_later_never_earlier(renewed_to_s: float, ends_at_s: float) -> None:
+    """What a reader in the queue keeps alive is not stranded; a word about a lease that is gone says nothing."""
+    table = LeaseTable()
+    table.grant(lease("x:0", blocks=3, expires_at_s=10.0))
+    table.renew(LegId("x:0"), renewed_to_s)
+    table.renew(LegId("never:0"), renewed_to_s)
+    assert (table.stranded_blocks(ends_at_s), table.stranded_blocks(ends_at_s + 1)) == (0, 3)
+    assert len(table) == 1
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([A, B]), st.integers(1, 9), st.booleans()), max_size=40))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import gc
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
+from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.leaving import LeavingIsTold
+from tests.support.eventually import assert_eventually
 
 HTTP: Scope = {"type": "http"}
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
@@ -19,6 +22,9 @@ class Client:
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
+        self.reads = asyncio.Event()
+        """Whether it takes what it is sent."""
+        self.reads.set()
         self._asked = False
 
     async def receive(self) -> Message:
@@ -29,6 +35,7 @@ class Client:
 
     async def send(self, message: Message) -> None:
         self.sent.append(message)
+        await self.reads.wait()
 
 
 async def cancelled(app: ASGIApp, client: Client, when: Callable[[], Awaitable[object]]) -> None:
@@ -100,6 +107,52 @@ async def test_a_stream_that_begins_too_late_ends_at_its_first_piece() -> None:
     client = Client()
     await cancelled(app, client, begun.wait)
     assert client.sent == []
+
+
+@pytest.mark.parametrize("spec_version", ["2.0", "2.4"])  # Starlette listens for leaving clients itself in the first, not in the second
+@pytest.mark.parametrize("token_comes", ["before", "after", "while sending"])
+async def test_a_stream_that_has_something_to_say_just_then_ends_at_once(spec_version: str, token_comes: str) -> None:
+    """Its generators are told, the innermost too, without waiting for the garbage collector: they are what aborts the request."""
+    token, stopped = asyncio.Event(), asyncio.Event()
+
+    async def tokens() -> AsyncGenerator[bytes, None]:
+        try:
+            while True:
+                await token.wait()
+                token.clear()
+                yield b"token"
+        finally:
+            stopped.set()
+
+    async def events() -> AsyncGenerator[bytes, None]:
+        async for said in tokens():
+            yield said
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await StreamingResponse(events(), media_type="text/event-stream")(scope, receive, send)
+
+    client = Client()
+    scope = {**HTTP, "asgi": {"spec_version": spec_version}}
+    serving = asyncio.ensure_future(LeavingIsTold(app)(scope, client.receive, client.send))
+    token.set()
+    await assert_eventually(lambda: len(client.sent) == 2, 1.0, "it streams")
+    gc.disable()
+    try:
+        if token_comes == "while sending":
+            client.reads.clear()
+            token.set()
+            await assert_eventually(lambda: len(client.sent) == 3, 1.0, "it sends")
+        if token_comes == "before":
+            token.set()
+        serving.cancel()
+        if token_comes == "after":
+            token.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(serving, 1.0)
+        assert stopped.is_set()
+    finally:
+        gc.enable()
 
 
 async def test_who_stays_notices_nothing() -> None:

@@ -9,15 +9,17 @@ import msgspec
 import pytest
 
 from cluster.channel import ChannelKeys
-from cluster.lifecycle import Beat, Died, DrainAsked, EngineLoaded, Kill, Limits, PhaseEntered, StopAsked, WorkerRecord
-from cluster.membership import Action, Create, Drain, Members, Membership, reconcile
+from cluster.lifecycle import Beat, Died, DrainAsked, EngineLoaded, Limits, PhaseEntered, TimePassed, WorkerRecord
+from cluster.membership import NO_ROOM_S, Action, Create, Drain, Members, Membership, reconcile
 from core.ids import Epoch, WorkerId
 from core.worker import EngineFacts, Role, WorkerCard, WorkerLoad, WorkerState
 
 P, D = Role.PREFILL, Role.DECODE
 STARTING, READY, DRAINING, GONE = WorkerState.STARTING, WorkerState.READY, WorkerState.DRAINING, WorkerState.GONE
 HASHES = {P: "new", D: "new"}
-LIMITS = Limits(100.0, 10.0)
+LIMITS = Limits(100.0, 10.0, 40.0)
+NOW_S = 10.0
+CARD = WorkerCard(WorkerId("p1"), Epoch(1), P, READY, "tcp://h:1", "k", EngineFacts(16, 64, 1024, 8, 512))
 
 
 def record(name: str, state: WorkerState = READY, role: Role = P, spec: str = "new", **changes: Any) -> WorkerRecord:
@@ -26,8 +28,8 @@ def record(name: str, state: WorkerState = READY, role: Role = P, spec: str = "n
     return WorkerRecord(WorkerId(name), role, Epoch(1), spec, created_at_s=float(name[-1]), state=state, **given)
 
 
-def plan(records: list[WorkerRecord], prefill: int, decode: int = 0) -> list[Action]:
-    return reconcile(records, {P: prefill, D: decode}, HASHES)
+def plan(records: list[WorkerRecord], prefill: int, decode: int = 0, **more: Any) -> list[Action]:
+    return reconcile(records, {P: prefill, D: decode}, HASHES, NOW_S, **more)
 
 
 def gone(name: str, **changes: Any) -> WorkerRecord:
@@ -71,10 +73,7 @@ TABLE: dict[str, tuple[list[WorkerRecord], int, list[Action]]] = {
         [Create(P, restarts=4, after_s=4.0), Create(P, restarts=1)],
     ),
     "a death nobody has to replace": ([gone("p1", restarts=3), record("p2")], 1, []),
-    "drained is no death": ([gone("p1", restarts=3, phase="drained")], 1, [Create(P)]),
-    "stopped is no death": ([gone("p1", restarts=3, phase="stopped")], 1, [Create(P)]),
-    "stopped before it was ready is no death": ([gone("p1", restarts=3, phase="stopped before it was ready")], 1, [Create(P)]),
-    "died while draining is no death": ([gone("p1", restarts=3, phase="died while draining")], 1, [Create(P)]),
+    "one that was to go is no death": ([gone("p1", restarts=3, draining_since_s=1.0)], 1, [Create(P)]),
     "a death after a long life starts the count anew": ([gone("p1", restarts=9, heard_at_s=5000.0)], 1, [Create(P, restarts=1)]),
     "silence is a death": ([gone("p1", phase="silent for 10 s")], 1, [Create(P, restarts=1)]),
 }
@@ -86,13 +85,86 @@ def test_reconcile(records: list[WorkerRecord], count: int, actions: list[Action
     assert plan(records, count) == actions
 
 
-def test_stopping_before_ready_is_no_death_by_the_lifecycle_own_words() -> None:
-    """The two modules agree on what was done on purpose."""
-    for event in (DrainAsked(), StopAsked()):
-        members = Members()
-        members.enter(record("p1", STARTING, restarts=4))
-        assert members.apply(WorkerId("p1"), event, 1.0, LIMITS) == [Kill(WorkerId("p1"))]
-        assert plan(list(members), 1) == [Create(P)]
+ENDS: dict[str, list[Any]] = {
+    "before it was ready": [DrainAsked()],
+    "drained": [EngineLoaded(CARD), DrainAsked(), Beat(WorkerLoad(), idle=True, draining=True)],
+    "died on the way": [EngineLoaded(CARD), DrainAsked(), Died("x")],
+    "took too long": [EngineLoaded(CARD), DrainAsked(ago_s=1000.0), TimePassed()],
+}
+
+
+@pytest.mark.parametrize("events", ENDS.values(), ids=ENDS.keys())
+def test_however_one_that_was_to_go_ends_it_was_no_death(events: list[Any]) -> None:
+    """The two modules agree on what was done on purpose: nobody waits with its replacement."""
+    members = Members()
+    members.enter(record("p1", STARTING, restarts=4))
+    for event in events:
+        members.apply(WorkerId("p1"), event, 1.0, LIMITS)
+    assert [r.state for r in members] == [GONE]
+    assert plan(list(members), 1) == [Create(P)]
+
+
+OLD: dict[str, Any] = {"spec": "old"}
+DRAIN_1, DRAIN_2 = Drain(WorkerId("p1")), Drain(WorkerId("p2"))
+ASKED: dict[str, tuple[list[WorkerRecord], int, dict[str, Any], list[Action]]] = {
+    "goes at once": ([record("p1"), record("p2")], 2, {}, [DRAIN_1]),
+    "also when others are away": ([record("p1"), record("p2", STARTING)], 2, {}, [DRAIN_1]),
+    "also while starting": ([record("p1", STARTING)], 1, {}, [DRAIN_1]),
+    "goes first when there are too many": ([record("p2"), record("p1"), record("p3")], 2, {}, [DRAIN_1]),
+    "is not asked twice": ([record("p1", DRAINING), record("p2")], 1, {}, []),
+    "its replacement comes once it drains": ([record("p1", DRAINING)], 1, {}, [Create(P)]),
+    "its replacement is on its way": ([record("p1", DRAINING)], 1, {"pending": {P: 1}}, []),
+    # with surge
+    "surge: the replacement first": ([record("p1")], 1, {"surge": {P: 1}}, [Create(P)]),
+    "surge: it is on its way": ([record("p1")], 1, {"surge": {P: 1}, "pending": {P: 1}}, []),
+    "surge: it starts": ([record("p1"), record("p2", STARTING, heard_at_s=5.0)], 1, {"surge": {P: 1}}, []),
+    "surge: it is ready": ([record("p1"), record("p2")], 1, {"surge": {P: 1}}, [DRAIN_1]),
+    "surge: it has gone": ([record("p1", DRAINING), record("p2")], 1, {"surge": {P: 1}}, []),
+    "surge: not even started": ([record("p1", STARTING)], 1, {"surge": {P: 1}}, [DRAIN_1, Create(P)]),
+    "surge: not beyond it": ([record("p1"), record("p2", **OLD), record("p3", **OLD)], 3, {"surge": {P: 2}}, [Create(P), Create(P)]),
+    "surge: one for one": (
+        [record("p1"), record("p2", **OLD), record("p3"), record("p4", STARTING, heard_at_s=5.0)],
+        2,
+        {"surge": {P: 2}},
+        [DRAIN_1],
+    ),
+}
+"""Somebody asked for ``p1`` to go."""
+
+
+@pytest.mark.parametrize(("records", "count", "more", "actions"), ASKED.values(), ids=ASKED.keys())
+def test_asked_to_drain(records: list[WorkerRecord], count: int, more: dict[str, Any], actions: list[Action]) -> None:
+    """One pool, one worker that is to go."""
+    assert plan(records, count, asked={"p1"}, **more) == actions
+
+
+@pytest.mark.parametrize(("age_s", "actions"), [(NO_ROOM_S, []), (NO_ROOM_S + 1, [DRAIN_1])])
+def test_a_replacement_without_room_is_made_room_for(age_s: float, actions: list[Action]) -> None:
+    """On a full cluster the replacement cannot come first, whatever ``surge`` says."""
+    made_s = NOW_S - age_s
+    waiting = replace(record("p9", STARTING), created_at_s=made_s, heard_at_s=made_s)
+    assert plan([record("p1", spec="old"), waiting], 1, surge={P: 1}) == actions
+    heard = replace(waiting, heard_at_s=made_s + 1)
+    assert plan([record("p1", spec="old"), heard], 1, surge={P: 1}) == []
+
+
+@pytest.mark.parametrize("surge", [0, 1, 2, 5])
+def test_a_pool_is_replaced_without_getting_smaller(surge: int) -> None:
+    """Carried out again and again: all are new in the end; never fewer ready than wanted with surge, one fewer without."""
+    there = {name: record(name, spec="old") for name in ("p1", "p2", "p3")}
+    fewest, most = 3, 3
+    for round_number in range(30):
+        for action in plan(list(there.values()), 3, surge={P: surge}):
+            if isinstance(action, Drain):
+                there[action.worker] = replace(there[action.worker], state=DRAINING)
+            else:
+                name = f"made{len(there)}-{round_number}"
+                there[name] = record(name, STARTING, heard_at_s=9.0)
+        ready = sum(r.state is READY for r in there.values())
+        fewest, most = min(fewest, ready), max(most, sum(r.state in (READY, STARTING) for r in there.values()))
+        there = {name: replace(r, state=READY) for name, r in there.items() if r.state is not DRAINING}
+    assert [r.spec_hash for r in there.values()] == ["new"] * 3
+    assert (fewest, most) == ((2, 3) if surge == 0 else (3, 3 + min(surge, 3)))
 
 
 def test_pools_do_not_help_each_other() -> None:
@@ -119,7 +191,6 @@ def test_reconcile_settles(records: list[WorkerRecord], count: int) -> None:
 
 # -- the table -----------------------------------------------------------------------------------------------------------------
 
-CARD = WorkerCard(WorkerId("p1"), Epoch(1), P, READY, "tcp://h:1", "k", EngineFacts(16, 64, 1024, 8, 512))
 STARTED = record("p1", STARTING)
 
 
@@ -133,7 +204,7 @@ def test_versions_grow_with_what_routers_can_see() -> None:
         (Beat(WorkerLoad(running=3), idle=False), False),
         (DrainAsked(), True),
         (DrainAsked(), False),
-        (Beat(WorkerLoad(), idle=True), True),
+        (Beat(WorkerLoad(), idle=True, draining=True), True),
         (Died("late"), False),
     ]
     members.enter(STARTED)
@@ -153,7 +224,7 @@ def test_routers_are_told_of_workers_with_their_work() -> None:
     members = Members()
     members.enter(STARTED)
     told: list[list[WorkerState]] = [[card.state for card in members.cards()]]
-    for event in (EngineLoaded(CARD), DrainAsked(), Beat(WorkerLoad(), idle=True)):
+    for event in (EngineLoaded(CARD), DrainAsked(), Beat(WorkerLoad(), idle=True, draining=True)):
         members.apply(WorkerId("p1"), event, 1.0, LIMITS)
         told.append([card.state for card in members.cards()])
     assert told == [[], [READY], [DRAINING], []]

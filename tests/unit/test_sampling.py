@@ -9,7 +9,17 @@ import msgspec
 import pytest
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
-from engine.sampling import TRANSFER_KEY, continued_sample, discarded_sample, first_token_sample, with_transfer, without_transfer
+from engine.sampling import (
+    EMITTED_KEY,
+    TRANSFER_KEY,
+    continued,
+    discarded,
+    emitted_tokens,
+    one_more,
+    with_transfer,
+    without_prompt_logprobs,
+    without_transfer,
+)
 
 RICH: dict[str, Any] = {
     "temperature": 0.7,
@@ -48,9 +58,11 @@ def changed(before: SamplingParams, now: SamplingParams) -> dict[str, Any]:
 
 
 LEGS: dict[str, tuple[Callable[[SamplingParams], SamplingParams], dict[str, Any]]] = {
-    "prefill, token counts": (first_token_sample, {"max_tokens": 1, "min_tokens": 1}),
+    "prefill, token counts": (lambda sampling: one_more(sampling, 0), {"max_tokens": 1, "min_tokens": 1}),
+    "prefill behind three": (lambda sampling: one_more(sampling, 3), {"max_tokens": 4, "min_tokens": 4}),
+    "prefill behind many": (lambda sampling: one_more(sampling, 30), {"max_tokens": 31}),
     "prefill, token thrown away": (
-        discarded_sample,
+        lambda sampling: discarded(sampling, 0),
         {
             "max_tokens": 1,
             "min_tokens": 0,
@@ -66,14 +78,28 @@ LEGS: dict[str, tuple[Callable[[SamplingParams], SamplingParams], dict[str, Any]
             "repetition_penalty": 1.0,
         },
     ),
-    "decode behind one token": (
-        lambda sampling: continued_sample(sampling, 1),
-        {"max_tokens": 49, "min_tokens": 4, "prompt_logprobs": None, "skip_reading_prefix_cache": False},
+    "from the start": (lambda sampling: continued(sampling, []), {}),
+    "behind two tokens": (
+        lambda sampling: continued(sampling, [8, 9]),
+        {
+            "extra_args": {"custom": [1, 2], TRANSFER_KEY: {EMITTED_KEY: [8, 9]}},
+            "prompt_logprobs": None,
+            "skip_reading_prefix_cache": False,
+        },
     ),
-    "decode from the first token": (
-        lambda sampling: continued_sample(sampling, 0),
-        {"prompt_logprobs": None, "skip_reading_prefix_cache": False},
+    "behind a token, with a transfer": (
+        lambda sampling: continued(sampling, [8], {"a": 1}),
+        {
+            "extra_args": {"custom": [1, 2], TRANSFER_KEY: {"a": 1, EMITTED_KEY: [8]}},
+            "prompt_logprobs": None,
+            "skip_reading_prefix_cache": False,
+        },
     ),
+    "from the start, with a transfer": (
+        lambda sampling: continued(sampling, [], {"a": 1}),
+        {"extra_args": {"custom": [1, 2], TRANSFER_KEY: {"a": 1}}},
+    ),
+    "prompt told": (without_prompt_logprobs, {"prompt_logprobs": None, "skip_reading_prefix_cache": False}),
     "with a transfer": (
         lambda sampling: with_transfer(sampling, {"a": 1}),
         {"extra_args": {"custom": [1, 2], TRANSFER_KEY: {"a": 1}}},
@@ -94,22 +120,30 @@ def test_each_leg_changes_only_what_it_must(
     assert msgspec.json.encode({name: repr(value) for name, value in fields(original).items()}) == before
 
 
+@pytest.mark.parametrize("limits", [(10, 0), (10, 3), (10, 10), (None, 0)])
+@pytest.mark.parametrize("emitted", [1, 3, 9])
+def test_limits_stay_those_of_the_whole_output(limits: tuple[int | None, int], emitted: int) -> None:
+    """The engine counts what is out: there is nothing to take off."""
+    made = continued(SamplingParams(max_tokens=limits[0], min_tokens=limits[1]), [5] * emitted)
+    assert (made.max_tokens, made.min_tokens) == limits
+    assert emitted_tokens(made) == [5] * emitted
+
+
+@pytest.mark.parametrize("min_tokens", range(12))
+@pytest.mark.parametrize("emitted", [0, 1, 4, 10])
+def test_prefill_s_token_minds_min_tokens(min_tokens: int, emitted: int) -> None:
+    """It may end the answer exactly where the whole request's would, and the engine accepts the parameters."""
+    made = one_more(SamplingParams(max_tokens=20, min_tokens=min_tokens), emitted)
+    assert (emitted < made.min_tokens) == (emitted < min_tokens)
+    made._verify_args()
+
+
 @pytest.mark.parametrize(
-    ("asked", "emitted", "left"),
-    [
-        ((10, 0), 0, (10, 0)),
-        ((10, 0), 1, (9, 0)),
-        ((10, 3), 1, (9, 2)),
-        ((10, 3), 3, (7, 0)),
-        ((10, 3), 8, (2, 0)),
-        ((10, 10), 9, (1, 1)),
-        ((None, 0), 5, (None, 0)),
-    ],
+    "sampling", [None, SamplingParams(), SamplingParams(extra_args={TRANSFER_KEY: None}), with_transfer(SamplingParams(), {})]
 )
-def test_limits_count_what_is_out(asked: tuple[int | None, int], emitted: int, left: tuple[int | None, int]) -> None:
-    """(max_tokens, min_tokens) of the whole request, the tokens the client has, what the decode leg is given."""
-    made = continued_sample(SamplingParams(max_tokens=asked[0], min_tokens=asked[1]), emitted)
-    assert (made.max_tokens, made.min_tokens) == left
+def test_mostly_nothing_is_emitted(sampling: SamplingParams | None) -> None:
+    """Requests from their start, and pooling ones."""
+    assert emitted_tokens(sampling) == []
 
 
 @pytest.mark.parametrize("asks", [{"prompt_logprobs": 0}, {"prompt_logprobs": 5}, {"prompt_logprob_token_ids": [[1]]}])
@@ -117,15 +151,15 @@ def test_prompt_logprobs_are_asked_once(asks: dict[str, Any]) -> None:
     """Prefill tells them. Asked of decode, they would make vLLM compute the whole prompt again, past every pulled block."""
     original = SamplingParams(max_tokens=8, **asks)
     assert original.skip_reading_prefix_cache is True
-    for prefill in (first_token_sample(original), discarded_sample(original)):
+    for prefill in (one_more(original, 0), discarded(original, 0)):
         assert (prefill.prompt_logprobs, prefill.prompt_logprob_token_ids) == (original.prompt_logprobs, original.prompt_logprob_token_ids)
-    decode = continued_sample(original, 1)
-    assert (decode.prompt_logprobs, decode.prompt_logprob_token_ids, decode.skip_reading_prefix_cache) == (None, None, False)
+    for later in (without_prompt_logprobs(original), continued(original, [5]), continued(one_more(original, 1), [5], {"keep": True})):
+        assert (later.prompt_logprobs, later.prompt_logprob_token_ids, later.skip_reading_prefix_cache) == (None, None, False)
 
 
 def test_a_client_that_wants_no_cache_gets_none() -> None:
     """Its wish is not undone where no prompt logprobs are the reason."""
-    assert continued_sample(SamplingParams(skip_reading_prefix_cache=True), 1).skip_reading_prefix_cache is True
+    assert continued(SamplingParams(skip_reading_prefix_cache=True), [5]).skip_reading_prefix_cache is True
 
 
 @pytest.mark.parametrize(
@@ -135,6 +169,7 @@ def test_a_client_that_wants_no_cache_gets_none() -> None:
         ({}, {}),
         ({"custom": 1}, {"custom": 1}),
         ({TRANSFER_KEY: {"do_remote_decode": True}}, None),
+        ({TRANSFER_KEY: {EMITTED_KEY: [1, 2]}}, None),
         ({TRANSFER_KEY: None, "custom": 1}, {"custom": 1}),
     ],
 )

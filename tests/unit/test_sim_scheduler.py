@@ -82,6 +82,57 @@ def test_tokens_depend_on_tokens_before_only(scheduler: SimScheduler) -> None:
     assert tokens_of(C, run(scheduler)) != whole
 
 
+@pytest.mark.parametrize("out", [1, 3, 4, 5, 7])
+def test_emitted_tokens_are_output_made_elsewhere(scheduler: SimScheduler, out: int) -> None:
+    """The rest is the undisturbed one; limits count the whole output; what is given is computed once and counted so."""
+    limits: dict[str, Any] = {"max_tokens": 8, "min_tokens": 6}
+    scheduler.add(ask(A, **limits, stop_token_ids=frozenset({5})), 0)
+    whole = tokens_of(A, run(scheduler))
+    assert scheduler.clear_cache()
+    before = scheduler.stats.computed_prompt_tokens
+    scheduler.add(ask(B, **limits, stop_token_ids=frozenset({5}), emitted=whole[:out]), 0)
+    emitted = run(scheduler)
+    assert tokens_of(B, emitted) == whole[out:]
+    assert [entry.ended for entry in emitted] == [""] * (7 - out) + ["length"]
+    assert [entry.counts for entry in emitted] == [PromptCounts(8 + out, 0, 0)] + [None] * (7 - out)
+    assert scheduler.stats.computed_prompt_tokens - before == 8 + out
+
+
+def test_min_tokens_count_emitted_ones(scheduler: SimScheduler) -> None:
+    """A stop token is barred exactly as long as in the undisturbed run."""
+    scheduler.add(ask(A, max_tokens=8), 0)
+    plain = tokens_of(A, run(scheduler))
+    stops = frozenset({plain[2], plain[4]})
+    scheduler.add(ask(B, max_tokens=8, min_tokens=4, stop_token_ids=stops), 0)
+    whole = tokens_of(B, run(scheduler))
+    assert whole[:2] == plain[:2]
+    assert whole[2] != plain[2]
+    scheduler.add(ask(C, max_tokens=8, min_tokens=4, stop_token_ids=stops, emitted=whole[:2]), 0)
+    assert tokens_of(C, run(scheduler)) == whole[2:]
+
+
+def test_emitted_tokens_are_pulled_and_kept_like_the_prompt(scheduler: SimScheduler) -> None:
+    """A prefill leg keeps the KV of all it was given; a decode leg pulls as much."""
+    scheduler.add(ask(A, tokens=6, max_tokens=4, emitted=[91, 92, 93], keep=True), 0)
+    [entry] = run(scheduler)
+    assert entry.kept is not None
+    assert (entry.ended, entry.kept.tokens) == ("length", 9)
+    assert scheduler.release(A)
+    scheduler.add(ask(B, tokens=6, max_tokens=6, first=50, emitted=[91, 92, 93, 94], remote=remote(9)), 0)
+    planned, _ = step(scheduler)
+    assert [pull.transfer_bytes for pull in planned.pulls] == [3 * BLOCK * 10]
+    scheduler.pulled(B, 0)
+    emitted = run(scheduler)
+    assert emitted[0].counts == PromptCounts(10, 0, 9)
+    assert len(emitted) == 2
+
+
+def test_what_is_given_can_be_too_long(scheduler: SimScheduler) -> None:
+    """Prompt and emitted tokens together."""
+    scheduler.add(ask(A, tokens=60, max_tokens=9, emitted=[1] * 5), 0)
+    assert [entry.ended for entry in run(scheduler)] == ["error"]
+
+
 def test_stop_tokens_end_an_output(scheduler: SimScheduler) -> None:
     """A sampled stop token ends the output and is named; before ``min_tokens`` it is not sampled."""
     scheduler.add(ask(A, max_tokens=8), 0)
@@ -316,7 +367,7 @@ def test_a_request_that_waits_for_blocks_runs_when_a_lease_ends() -> None:
 def expected_tokens(request: SimRequest) -> list[int]:
     """What a roomy engine answers to this request alone."""
     alone = make(num_blocks=64)
-    alone.add(SimRequest(request.leg, request.prompt, request.max_tokens), 0)
+    alone.add(SimRequest(request.leg, request.prompt, request.max_tokens, emitted=request.emitted), 0)
     return tokens_of(request.leg, run(alone))
 
 
@@ -338,7 +389,9 @@ def test_any_order_of_calls_gives_the_right_tokens_and_leaves_nothing(seed: int)
             leg = LegId(str(len(answers)))
             tokens = chance.randint(1, 40)
             source = remote(chance.randint(1, tokens)) if chance.random() < 0.4 else None
-            live[leg] = ask(leg, tokens, chance.randint(1, 20), chance.choice([0, 100]), keep=chance.random() < 0.3, remote=source)
+            out = chance.choice([[], [], [7, 8, 9]])
+            most = len(out) + chance.randint(1, 20)
+            live[leg] = ask(leg, tokens, most, chance.choice([0, 100]), keep=chance.random() < 0.3, remote=source, emitted=out)
             answers[leg] = []
             scheduler.add(live[leg], now)
         elif kind == "abort" and live and chance.random() < 0.3:

@@ -39,11 +39,11 @@ PHASES: dict[str, tuple[Timeline, dict[str, float | None]]] = {
         {"route": 1.0, "queue": 0.5, "prefill": 1.5, "handoff": 1.0, "decode": 4.0},
     ),
     "whole": (
-        timeline(WHOLE, sent_s=1.0, queue_s=0.5, first_token_s=3.0, finished_s=8.0),
+        timeline(WHOLE, sent_s=1.0, queue_s=0.5, decoding_s=3.0, finished_s=8.0),
         {"route": 1.0, "queue": 0.5, "prefill": 1.5, "handoff": None, "decode": 5.0},
     ),
     "no queue told": (
-        timeline(WHOLE, sent_s=1.0, first_token_s=3.0, finished_s=8.0),
+        timeline(WHOLE, sent_s=1.0, decoding_s=3.0, finished_s=8.0),
         {"route": 1.0, "queue": None, "prefill": 2.0, "handoff": None, "decode": 5.0},
     ),
     "handed off in no time": (
@@ -51,7 +51,11 @@ PHASES: dict[str, tuple[Timeline, dict[str, float | None]]] = {
         {"route": 0.0, "queue": 0.0, "prefill": 0.0, "handoff": 1.0, "decode": 1.0},
     ),
     "prefilling": (timeline(sent_s=1.0), {"route": 1.0, "queue": None, "prefill": None, "handoff": None, "decode": None}),
-    "nowhere to go": (timeline(NOBODY, finished_s=1.0), {"route": None, "queue": None, "prefill": None, "handoff": None, "decode": None}),
+    "gone while it was computed": (
+        timeline(sent_s=1.0, queue_s=0.5, finished_s=3.0),
+        {"route": 1.0, "queue": 0.5, "prefill": 1.5, "handoff": None, "decode": None},
+    ),
+    "nowhere to go": (timeline(NOBODY, finished_s=1.0), {"route": 1.0, "queue": None, "prefill": None, "handoff": None, "decode": None}),
 }
 
 
@@ -72,7 +76,7 @@ def test_phases_add_up(times: list[float], queued: float, split: bool, counts: b
             sent_s=sent, queue_s=queue, first_token_s=first, handed_off_s=handed_off, decoding_s=decoding, finished_s=finished
         )
     else:
-        record = timeline(WHOLE, sent_s=sent, queue_s=queue, first_token_s=handed_off, finished_s=finished)
+        record = timeline(WHOLE, sent_s=sent, queue_s=queue, decoding_s=handed_off, finished_s=finished)
     assert sum(spent for spent in record.phases.values() if spent is not None) == pytest.approx(finished)
     assert min(spent for spent in record.phases.values() if spent is not None) >= -1e-9
 
@@ -98,16 +102,33 @@ def test_was_transferred(record: Timeline, wanted: bool | None) -> None:
 
 
 def test_a_new_attempt_starts_a_new_record() -> None:
-    """What a lost worker did must not be mixed with what its replacement did: phases would be negative, bytes counted twice."""
+    """What a lost worker did is not mixed with what its replacement did, but the time it took is part of the whole."""
     record = timeline(
         sent_s=1.0, queue_s=0.5, handed_off_s=3.0, decoding_s=4.0, cached_tokens=5, transferred_tokens=20, recomputed_tokens=1
     )
     record.moved(Transfer(LegId("r:1"), 500, 0.5))
-    record.decided(WHOLE)
-    record.sent_s, record.first_token_s, record.finished_s = 6.0, 7.0, 9.0
-    assert record.phases == {"route": 6.0, "queue": None, "prefill": 1.0, "handoff": None, "decode": 2.0}
+    record.decided(WHOLE, 5.0)
+    record.sent_s, record.decoding_s, record.finished_s = 6.0, 7.0, 9.0
+    assert record.phases == {"route": 2.0, "queue": 0.5, "prefill": 2.5, "handoff": 1.0, "decode": 3.0}
     assert (record.transfer_bytes, record.transfer_s, record.transferred_tokens, record.cached_tokens) == (0, 0.0, 0, 0)
     assert (record.attempts, record.plan_reason, record.policy_reason, record.was_transferred) == (2, "one worker", "only one", None)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["sent_s", "handed_off_s", "decoding_s", "again"]), st.floats(0, 9)), max_size=12), st.floats(0, 9)
+)
+def test_phases_add_up_over_attempts(steps: list[tuple[str, float]], rest: float) -> None:
+    """Wherever each attempt ended."""
+    record, now = timeline(), 0.0
+    order = ["sent_s", "handed_off_s", "decoding_s"]
+    for step, seconds in steps:
+        now += seconds
+        if step == "again":
+            record.decided(SPLIT, now)
+        elif getattr(record, step) is None and all(getattr(record, before) is not None for before in order[: order.index(step)]):
+            setattr(record, step, now)
+    record.finished_s = now + rest
+    assert sum(spent for spent in record.phases.values() if spent is not None) == pytest.approx(record.finished_s, abs=1e-9)
 
 
 def test_transfers_of_several_ranks() -> None:

@@ -1,0 +1,278 @@
+"""Fields and headers by which a client could set something inside of the cluster, and what becomes of each.
+
+vLLM's request classes serve as the interface between the halves of its own servers, too. Every field any of them has is in ``FIELDS``;
+``tests/unit/test_internal_fields.py`` fails when a new vLLM has one more.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from router.constraints import check_constraint
+from router.request_body import NotServableError, Top, top_of
+
+
+class Treatment(enum.Enum):
+    """What is done with a field that is there."""
+
+    SERVED = enum.auto()
+    """The client's own business; vLLM checks it."""
+    STRIPPED = enum.auto()
+    """Taken out without a word: clients of other servers send it by habit, and nothing they ask for is lost."""
+    REFUSED = enum.auto()
+    """400, unless it is null, 0 or false: a client that sends it expects something that it will not get."""
+    NAME = enum.auto()
+    """An identifier that ends up in books, logs and headers: short and printable, else 400."""
+    COUNTED = enum.auto()
+    """Multiplies the work: what one request may ask for is limited, else 400."""
+    CONSTRAINT = enum.auto()
+    """See ``router/constraints.py``."""
+    INSIDE = enum.auto()
+    """Served, less the names in ``STRIPPED_INSIDE``."""
+
+
+_S = Treatment.SERVED
+FIELDS: Mapping[str, Treatment] = {
+    "kv_transfer_params": Treatment.STRIPPED,  # names blocks of an engine and addresses to pull from
+    "ec_transfer_params": Treatment.STRIPPED,  # the same for encoder caches
+    "vllm_xargs": Treatment.INSIDE,  # vLLM looks into it for the two above, and more
+    "priority": Treatment.REFUSED,  # before everybody else
+    "prompt_embeds": Treatment.REFUSED,  # unpacked by torch's loader
+    "request_id": Treatment.NAME,
+    "session_id": Treatment.NAME,  # told to whoever listens to KV events
+    "n": Treatment.COUNTED,
+    "best_of": Treatment.COUNTED,
+    "prompt": Treatment.COUNTED,  # a list of prompts is so many requests
+    "messages": Treatment.COUNTED,  # likewise, in a batch
+    "items": Treatment.COUNTED,
+    "questions": Treatment.COUNTED,
+    "input": Treatment.COUNTED,
+    "stop": Treatment.COUNTED,  # looked for after every token, in the router
+    "stop_sequences": Treatment.COUNTED,
+    "bad_words": Treatment.COUNTED,  # tokenised one by one
+    "response_format": Treatment.CONSTRAINT,
+    "structured_outputs": Treatment.CONSTRAINT,
+    "text": Treatment.CONSTRAINT,
+    "output_config": Treatment.CONSTRAINT,
+    "tools": Treatment.CONSTRAINT,
+    # What a prompt is and how it is rendered. A `chat_template` is refused by vLLM unless the operator trusts clients with code.
+    **dict.fromkeys(
+        (
+            "model",
+            "input",
+            "instructions",
+            "system",
+            "documents",
+            "suffix",
+            "query",
+            "state",
+            "images",
+            "audio",
+            "videos",
+            "tokens",
+            "previous_input_messages",
+            "previous_response_id",
+            "add_generation_prompt",
+            "continue_final_message",
+            "add_special_tokens",
+            "chat_template",
+            "chat_template_kwargs",
+            "media_io_kwargs",
+            "mm_processor_kwargs",
+            "mm_payload",
+            "return_mm_kwargs",
+            "truncate_prompt_tokens",
+            "truncation",
+            "truncation_side",
+            "reasoning",
+            "reasoning_effort",
+            "include_reasoning",
+            "thinking",
+            "item_first",
+        ),
+        _S,
+    ),
+    # How it is sampled, and for how long.
+    **dict.fromkeys(
+        (
+            "max_tokens",
+            "max_completion_tokens",
+            "max_output_tokens",
+            "min_tokens",
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "seed",
+            "presence_penalty",
+            "frequency_penalty",
+            "repetition_penalty",
+            "length_penalty",
+            "early_stopping",
+            "use_beam_search",
+            "logit_bias",
+            "allowed_token_ids",
+            "stop_token_ids",
+            "ignore_eos",
+            "watermarking",
+            "repetition_detection",
+            "thinking_token_budget",
+            "label_token_ids",
+            "apply_softmax",
+            "guided_decoding_backend",
+            "tool_choice",
+            "parallel_tool_calls",
+            "max_tool_calls",
+        ),
+        _S,
+    ),
+    # What the answer looks like.
+    **dict.fromkeys(
+        (
+            "stream",
+            "stream_options",
+            "stream_interval",
+            "echo",
+            "logprobs",
+            "top_logprobs",
+            "prompt_logprobs",
+            "logprob_token_ids",
+            "skip_special_tokens",
+            "spaces_between_special_tokens",
+            "include_stop_str_in_output",
+            "return_tokens_as_token_ids",
+            "return_token_ids",
+            "return_token_offsets",
+            "return_prompt_text",
+            "return_token_strs",
+            "routed_experts_prompt_start",
+            "include",
+            "enable_response_messages",
+        ),
+        _S,
+    ),
+    # Labels, and what is kept. `cache_salt` separates a client's prefixes from others'; it can only lose by it.
+    **dict.fromkeys(
+        (
+            "user",
+            "metadata",
+            "service_tier",
+            "prompt_cache_key",
+            "cache_salt",
+            "store",
+            "background",
+        ),
+        _S,
+    ),
+}
+
+STRIPPED_INSIDE = frozenset({"kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode"})
+STRIPPED_HEADERS = frozenset({b"x-data-parallel-rank", b"x-vllm-priority"})
+"""The rank would be an engine's choice of the client's, the priority as in ``FIELDS``."""
+NAME_HEADERS = frozenset({b"x-request-id", b"x-session-id"})
+
+MAX_SEQUENCES = 256
+"""Of one request: its prompts times its ``n``."""
+MAX_ENTRIES = {"stop": 64, "stop_sequences": 64, "bad_words": 1024, "messages": 10_000, "input": 10_000}
+"""Of a list. Rendering 100,000 messages stops a router for two seconds."""
+_LISTS_OF_REQUESTS = ("prompt", "messages", "items", "questions")
+_NAME = re.compile(rb"[\x21-\x7e]{1,128}")
+_TOO_LONG_A_NUMBER = re.compile(rb"-?\d{19,}")  # vLLM takes it, and cannot send it to an engine
+_NOTHING = {b"null", b"0", b"false", b"{}", b"[]", b'""'}
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def vetted_body(body: bytes) -> bytes:
+    """``body`` as it may go on to vLLM's server, which is the same object nearly always. Raises NotServableError for a 400."""
+    top = top_of(body)
+    if top is None:
+        return body
+    for name, value in top.items():
+        treatment = FIELDS.get(name)
+        if _TOO_LONG_A_NUMBER.fullmatch(bytes(value)):
+            raise NotServableError(f"`{name}` is a number of more than 64 bits")
+        if treatment is Treatment.REFUSED and bytes(value) not in _NOTHING:
+            raise NotServableError(f"`{name}` is not for clients; leave it out")
+        if treatment is Treatment.NAME:
+            _check_name(name, value)
+        elif treatment is Treatment.CONSTRAINT:
+            check_constraint(name, value)
+    _check_counts(top)
+    return _stripped(top) or body
+
+
+def vetted_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The headers that may go on. Raises NotServableError for a name that is none."""
+    kept = [(name, value) for name, value in headers if name not in STRIPPED_HEADERS]
+    for name, value in kept:
+        if name in NAME_HEADERS and not _NAME.fullmatch(value):
+            raise NotServableError(f"header `{name.decode()}` has to be 1 to 128 printable ASCII characters without blanks")
+    return kept
+
+
+def _stripped(top: Top) -> bytes | None:
+    changed = {name: value for name, value in top.items() if FIELDS.get(name) is not Treatment.STRIPPED}
+    if "vllm_xargs" in changed:
+        inside = _decoded(changed["vllm_xargs"])
+        if isinstance(inside, dict) and STRIPPED_INSIDE & inside.keys():
+            kept = {name: value for name, value in inside.items() if name not in STRIPPED_INSIDE}
+            changed["vllm_xargs"] = msgspec.Raw(msgspec.json.encode(kept))
+    return msgspec.json.encode(changed) if changed != top else None
+
+
+def _check_name(name: str, value: msgspec.Raw) -> None:
+    given = _decoded(value)
+    if given is not None and not (isinstance(given, str) and _NAME.fullmatch(given.encode(errors="replace"))):
+        raise NotServableError(f"`{name}` has to be 1 to 128 printable ASCII characters without blanks")
+
+
+def _check_counts(top: Top) -> None:
+    for name, most in MAX_ENTRIES.items():
+        if len(_listed(top.get(name))) > most:
+            raise NotServableError(f"`{name}` has more than {most} entries")
+    sequences = 1
+    for name in ("n", "best_of"):
+        number = _decoded(top[name]) if name in top else None
+        if isinstance(number, int | float) and number > MAX_SEQUENCES:
+            raise NotServableError(f"`{name}` has to be at most {MAX_SEQUENCES}")
+        sequences *= max(1, int(number)) if isinstance(number, int | float) else 1
+    for name in _LISTS_OF_REQUESTS:
+        sequences *= max(1, _requests_in(name, top.get(name)))
+    if sequences > MAX_SEQUENCES:
+        raise NotServableError(
+            f"the request asks for {sequences} sequences at once; at most {MAX_SEQUENCES} are served, so send several requests"
+        )
+
+
+def _requests_in(name: str, value: msgspec.Raw | None) -> int:
+    """How many requests a list stands for. A prompt may also be a list of tokens, and messages are one conversation unless in a batch."""
+    listed = _listed(value)
+    if not listed:
+        return 1
+    first = bytes(listed[0]).lstrip()[:1]
+    if name == "prompt" and first not in {b'"', b"["}:
+        return 1
+    if name == "messages" and first != b"[":
+        return 1
+    return len(listed)
+
+
+def _listed(value: msgspec.Raw | None) -> list[msgspec.Raw]:
+    if value is None or not bytes(value).lstrip().startswith(b"["):
+        return []
+    try:
+        return msgspec.json.decode(value, type=list[msgspec.Raw])
+    except msgspec.DecodeError:
+        return []
+
+
+def _decoded(value: msgspec.Raw) -> object:
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

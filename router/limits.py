@@ -1,0 +1,52 @@
+"""The bounds a router works within, from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from core.config import BatonConfig
+from core.worker import Role, WorkerCard
+from router.queue import QueueLimits
+
+_STEPS_AHEAD = 4
+
+
+class Bounds(NamedTuple):
+    """What one worker takes on; see ``PoolConfig``."""
+
+    max_prefill_tokens: int
+    headroom_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All of them. The defaults are for a dispatcher without a configuration."""
+
+    queue: QueueLimits = QueueLimits()  # noqa: RUF009 - frozen
+    give_up_after_s: float = 120.0
+    """How long a request that is under way may wait for another worker."""
+    request_timeout_s: float | None = None
+    retry_after_s: float = 5.0
+    max_prefill_tokens: Mapping[Role, int | None] = field(default_factory=dict)
+    headroom_tokens: Mapping[Role, int] = field(default_factory=dict)
+
+    @classmethod
+    def of_config(cls, config: BatonConfig) -> Limits:
+        """The configured ones. Nobody is let in to wait for longer than half of the promised time to the first token."""
+        router, promised_s = config.router, config.objectives.ttft_s
+        max_wait_s = router.queue.max_wait_s if promised_s is None else min(router.queue.max_wait_s, promised_s / 2)
+        return cls(
+            queue=QueueLimits(router.queue.max_requests, router.queue.max_tokens, max_wait_s),
+            give_up_after_s=router.retry.give_up_after_s,
+            request_timeout_s=router.request_timeout_s,
+            retry_after_s=router.retry_after_s,
+            max_prefill_tokens={role: config.pool(role).max_prefill_tokens for role in Role},
+            headroom_tokens={role: config.pool(role).headroom_tokens for role in Role},
+        )
+
+    def of(self, card: WorkerCard) -> Bounds:
+        """The bounds of one worker."""
+        configured = self.max_prefill_tokens.get(card.role)
+        return Bounds(configured or _STEPS_AHEAD * card.facts.max_num_batched_tokens, self.headroom_tokens.get(card.role, 0))

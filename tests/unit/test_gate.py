@@ -1,0 +1,281 @@
+"""The gate: who gets in, and what of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from core.config import ApiKeysConfig
+from core.ids import RouterId
+from router.gate import Gate
+from router.keys import KeyRing
+from router.routes import BatonHeaders
+from router.served_paths import INFERENCE, SERVED, WITHOUT_KEY
+
+KEYS = KeyRing(ApiKeysConfig(env="K"), environment={"K": "alice=a-key,bob=b-key"})
+JSON = (b"content-type", b"application/json")
+LIMIT = 1024
+
+
+class App:
+    """Reads the whole body and answers 200; remembers what it was handed."""
+
+    def __init__(self) -> None:
+        self.scope: Scope = {}
+        self.body = b""
+        self.asked = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked += 1
+        self.scope = scope
+        while True:
+            message = await receive()
+            self.body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"served"})
+
+
+class Answer:
+    """What came of a request: status, headers, JSON, and how many pieces of the body had been read when it was answered."""
+
+    def __init__(self, sent: list[Message], read: int) -> None:
+        self.sent, self.read = sent, read
+        self.status: int | None = sent[0]["status"] if sent else None
+        self.headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]} if sent else {}
+
+    @property
+    def error(self) -> dict[str, Any]:
+        error: dict[str, Any] = json.loads(self.sent[1]["body"])["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        assert error["code"] == self.status
+        return error
+
+
+async def ask(
+    app: Any,
+    path: str = "/v1/completions",
+    *headers: tuple[bytes, bytes],
+    method: str = "POST",
+    body: list[bytes] | None = None,
+    **scope: Any,
+) -> Answer:
+    """Asks ``app``. A body of several pieces is chunked; after the last piece of [] nothing ever comes."""
+    pieces = [b"{}"] if body is None else body
+    sent: list[Message] = []
+    read = read_before = 0
+
+    async def receive() -> Message:
+        nonlocal read
+        if read == len(pieces):
+            await asyncio.Event().wait()
+        read += 1
+        return {"type": "http.request", "body": pieces[read - 1], "more_body": read < len(pieces) or not pieces[-1]}
+
+    async def send(message: Message) -> None:
+        nonlocal read_before
+        read_before = read if not sent else read_before
+        sent.append(message)
+
+    length = (b"content-length", str(len(pieces[0])).encode()) if len(pieces) == 1 else (b"transfer-encoding", b"chunked")
+    own = {name for name, _ in headers}
+    all_headers = [*headers, *(pair for pair in (length, JSON) if pair[0] not in own)]
+    request: Scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": all_headers, **scope}
+    await app(request, receive, send)
+    return Answer(sent, read_before)
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------------
+
+CREDENTIALS: dict[str, tuple[tuple[bytes, bytes] | None, str | None]] = {
+    "none": (None, None),
+    "bearer": ((b"authorization", b"Bearer a-key"), "alice"),
+    "bearer in small letters": ((b"authorization", b"bearer b-key"), "bob"),
+    "as Anthropic's clients do": ((b"x-api-key", b"b-key"), "bob"),
+    "unknown": ((b"authorization", b"Bearer c-key"), None),
+    "empty": ((b"authorization", b"Bearer "), None),
+    "another scheme": ((b"authorization", b"Basic a-key"), None),
+    "no scheme": ((b"authorization", b"a-key"), None),
+    "bytes that are no text": ((b"authorization", b"Bearer \xff\xfe"), None),
+}
+
+
+@pytest.mark.parametrize(("credential", "name"), CREDENTIALS.values(), ids=CREDENTIALS.keys())
+async def test_a_key_opens_and_names(credential: tuple[bytes, bytes] | None, name: str | None) -> None:
+    """With a key the app is asked and told whose it is; without, 401 in OpenAI's form, and the body is not read."""
+    app = App()
+    answer = await ask(Gate(app, LIMIT, KEYS), "/v1/completions", *([credential] if credential else []))
+    if name:
+        assert (answer.status, app.scope["state"]["baton_key"]) == (200, name)
+    else:
+        assert (answer.status, answer.headers["www-authenticate"], answer.read, app.asked) == (401, "Bearer", 0, 0)
+        assert answer.error["type"] == "authentication_error"
+        assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    "path", sorted({*SERVED, "/v1/baton/status", "/v1/baton/requests/x", "/no/such", "/", "/v1/../health", "//health"})
+)
+async def test_every_path_needs_a_key_but_those_that_say_that_we_live(path: str) -> None:
+    """The list of exceptions is closed; what looks like one is none."""
+    app = App()
+    answer = await ask(Gate(app, LIMIT, KEYS), path, method="GET")
+    assert (answer.status == 200) == (path in WITHOUT_KEY)
+    assert {"/health", "/ping", "/-/healthz", "/-/routes"} == WITHOUT_KEY
+
+
+async def test_below_a_route_prefix() -> None:
+    """Serve's prefix is in both the root path and the path."""
+    app = App()
+    assert (await ask(Gate(app, LIMIT, KEYS), "/baton/health", root_path="/baton")).status == 200
+    assert (await ask(Gate(app, LIMIT, KEYS), "/baton/v1/models", root_path="/baton")).status == 401
+
+
+async def test_a_browser_may_ask_whether_it_may_ask() -> None:
+    """A preflight cannot carry a key. Another OPTIONS needs one."""
+    app = App()
+    assert (
+        await ask(Gate(app, LIMIT, KEYS), "/v1/completions", (b"access-control-request-method", b"POST"), method="OPTIONS")
+    ).status == 200
+    assert (await ask(Gate(app, LIMIT, KEYS), "/v1/completions", method="OPTIONS")).status == 401
+
+
+async def test_without_keys_everybody_is_served() -> None:
+    """The default. Nobody has a name then."""
+    app = App()
+    assert (await ask(Gate(app, LIMIT))).status == 200
+    assert app.scope["state"]["baton_key"] is None
+
+
+async def test_web_sockets_are_closed() -> None:
+    """No route takes one, so nothing behind has to be looked at."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = App()
+    await Gate(app, LIMIT)({"type": "websocket", "path": "/v1/realtime"}, asyncio.Event().wait, send)  # type: ignore[arg-type]
+    assert (sent, app.asked) == ([{"type": "websocket.close", "code": 1008}], 0)
+
+
+# -- overload ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(INFERENCE))
+async def test_too_much_to_do(path: str) -> None:
+    """429 with OpenAI's error and whole seconds to wait, before the body is read."""
+    app = App()
+    answer = await ask(Gate(app, LIMIT, overload=lambda: ("the queue is full", 0.2)), path)
+    assert (answer.status, answer.headers["retry-after"], answer.read, app.asked) == (429, "1", 0, 0)
+    assert (answer.error["message"], answer.error["type"]) == ("the queue is full", "rate_limit_error")
+
+
+async def test_what_costs_workers_nothing_is_served_under_overload() -> None:
+    """How it goes can be asked then most of all. Keys come first: strangers learn nothing of the load."""
+    gate = Gate(App(), LIMIT, KEYS, lambda: ("full", 3.4))
+    key = (b"x-api-key", b"a-key")
+    assert [(await ask(gate, path, key, method="GET")).status for path in ("/v1/models", "/metrics", "/v1/baton/status")] == [200] * 3
+    assert (await ask(gate)).status == 401
+    assert (await ask(gate, "/v1/completions", key)).headers["retry-after"] == "4"
+
+
+# -- bodies ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [b"1025", b"9" * 30])
+async def test_a_body_announced_too_large_is_not_read(length: bytes) -> None:
+    """413 at once, and the connection is closed, or the client would go on sending."""
+    app = App()
+    answer = await ask(Gate(app, LIMIT), "/v1/completions", (b"content-length", length))
+    assert (answer.status, answer.read, app.asked, answer.headers["connection"]) == (413, 0, 0, "close")
+    assert str(LIMIT) in answer.error["message"]
+
+
+async def test_a_chunked_body_is_counted_as_it_comes() -> None:
+    """It is given up with the piece that is too much, however many would follow."""
+    app = App()
+    answer = await ask(Gate(app, LIMIT), body=[b"x" * 600] * 1000)
+    assert (answer.status, answer.read, app.asked) == (413, 2, 0)
+
+
+async def test_a_body_of_the_largest_size_goes_through() -> None:
+    """The limit is what may be, and all of it arrives."""
+    app = App()
+    whole = b'{"prompt":"' + b"x" * (LIMIT - 13) + b'"}'
+    assert (await ask(Gate(app, LIMIT), body=[whole[:500], whole[500:]])).status == 200
+    assert app.body == whole
+    assert (b"content-length", str(LIMIT).encode()) in app.scope["headers"]
+    assert not [name for name, _ in app.scope["headers"] if name == b"transfer-encoding"]
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    """408 after the limit, also when it trickles."""
+    app = App()
+    answer = await ask(Gate(app, LIMIT, body_timeout_s=0.05), body=[b"{", b""])
+    assert (answer.status, app.asked) == (408, 0)
+
+
+async def test_a_client_that_leaves_while_it_sends() -> None:
+    """Nobody is answered, nobody is asked."""
+    app = App()
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [(b"content-length", b"5")]}
+    await Gate(app, LIMIT)(scope, receive, send)
+    assert (sent, app.asked) == ([], 0)
+
+
+async def test_after_the_body_the_app_hears_of_a_client_that_leaves() -> None:
+    """What comes behind the body is passed on as it comes."""
+    heard: list[Message] = []
+    messages: Iterator[Message] = iter([{"type": "http.request", "body": b"{}", "more_body": False}, {"type": "http.disconnect"}])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        heard.extend([await receive(), await receive()])
+
+    async def receive() -> Message:
+        return next(messages)
+
+    async def send(message: Message) -> None: ...
+
+    await Gate(app, LIMIT)({"type": "http", "method": "POST", "path": "/x", "headers": [(b"content-length", b"2"), JSON]}, receive, send)
+    assert [message["type"] for message in heard] == ["http.request", "http.disconnect"]
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"Application/JSON; charset=utf-8", b"application/vnd.x+json"])
+async def test_json_is_looked_at_whatever_it_is_called(kind: bytes) -> None:
+    """Any content type that the server behind would parse."""
+    app = App()
+    answer = await ask(Gate(app, LIMIT), "/v1/completions", (b"content-type", kind), body=[b'{"kv_transfer_params":{"a":1},"n":1}'])
+    assert (answer.status, app.body) == (200, b'{"n":1}')
+    assert (b"content-length", b"7") in app.scope["headers"]
+
+
+# -- headers on the way out --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("status", "given", "wanted"), [(503, None, "8"), (429, None, "8"), (429, b"3", "3"), (500, None, None)])
+async def test_whoever_is_to_come_back_is_told_when(status: int, given: bytes | None, wanted: str | None) -> None:
+    """As it is at that moment; what the app has said already stays."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": [(b"Retry-After", given)] if given else []})
+        await send({"type": "http.response.body", "body": b""})
+
+    wait: Callable[[], float] = lambda: 7.2  # noqa: E731 - what the signature asks for
+    answer = await ask(BatonHeaders(app, RouterId("router-7"), wait))
+    assert {name.lower(): value for name, value in answer.headers.items()}.get("retry-after") == wanted
+    assert answer.headers["x-baton-router"] == "router-7"

@@ -1,0 +1,120 @@
+"""The router's queue: its order, its bounds, and what it predicts."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from core.ids import RequestId
+from router.queue import DrainRate, QueueLimits, Rank, RequestQueue, Waiting
+
+
+def waiting(name: str, rank: Rank = Rank.NEW, tokens: int = 100, since_s: float = 0.0, until_s: float = 30.0) -> Waiting:
+    return Waiting(RequestId(name), rank, tokens, since_s, until_s)
+
+
+def queue_of(*entries: Waiting, limits: QueueLimits = QueueLimits(), now: float = 0.0) -> RequestQueue:  # noqa: B008 - frozen
+    queue = RequestQueue(limits)
+    for entry in entries:
+        queue.enter(entry, now)
+    return queue
+
+
+def test_order() -> None:
+    """Those that hold blocks first, then those whose clients have tokens, then the rest; each in order of arrival."""
+    queue = queue_of(
+        waiting("new-2", since_s=2.0),
+        waiting("new-1", since_s=1.0),
+        waiting("resumed", Rank.RESUMED, since_s=3.0),
+        waiting("handed-off-5", Rank.HANDED_OFF, since_s=5.0),
+        waiting("handed-off-4", Rank.HANDED_OFF, since_s=4.0),
+    )
+    order = []
+    while queue.head is not None:
+        order.append(queue.head.request)
+        queue.leave(queue.head.request)
+    assert order == ["handed-off-4", "handed-off-5", "resumed", "new-1", "new-2"]
+    assert (len(queue), queue.tokens, queue.head) == (0, 0, None)
+
+
+def test_entering_again_replaces() -> None:
+    """A request is in the queue once, as what it is now."""
+    queue = queue_of(waiting("a", tokens=100), waiting("a", Rank.RESUMED, tokens=150))
+    assert (len(queue), queue.tokens) == (1, 150)
+    assert queue.leave(RequestId("a")) == waiting("a", Rank.RESUMED, tokens=150)
+    assert queue.leave(RequestId("a")) is None
+    assert (len(queue), queue.tokens, RequestId("a") in queue) == (0, 0, False)
+
+
+def test_overdue() -> None:
+    """Each has its own limit."""
+    queue = queue_of(waiting("a", until_s=5.0), waiting("b", until_s=9.0))
+    assert queue.overdue(4.9) == []
+    assert [entry.request for entry in queue.overdue(5.0)] == ["a"]
+    assert {entry.request for entry in queue.overdue(9.0)} == {"a", "b"}
+
+
+def draining(tokens_per_s: float, ahead: int, max_wait_s: float) -> RequestQueue:
+    """A queue that has placed so many tokens in each of ten seconds, ``ahead`` tokens long at second 10."""
+    queue = queue_of(waiting("long", tokens=ahead, since_s=9.0, until_s=math.inf), limits=QueueLimits(max_wait_s=max_wait_s))
+    for second in range(1, 11):
+        queue.placed(round(tokens_per_s), float(second))
+    return queue
+
+
+FULL: dict[str, tuple[RequestQueue, int, str | None]] = {
+    "empty": (queue_of(limits=QueueLimits(max_requests=0, max_tokens=0)), 1, None),
+    "room for one": (queue_of(waiting("a", since_s=9), limits=QueueLimits(max_requests=2)), 1, None),
+    "no room for two": (queue_of(waiting("a", since_s=9), limits=QueueLimits(max_requests=2)), 2, "1 requests are waiting, and 2 may"),
+    "those under way do not count": (
+        queue_of(waiting("a", Rank.RESUMED, since_s=9), waiting("b", Rank.HANDED_OFF, since_s=9), limits=QueueLimits(max_requests=1)),
+        1,
+        None,
+    ),
+    "too many tokens": (
+        queue_of(waiting("a", tokens=500, since_s=9), limits=QueueLimits(max_tokens=500)),
+        1,
+        "500 prompt tokens are waiting, and 500 may",
+    ),
+    "too old": (
+        queue_of(waiting("a", since_s=-1), limits=QueueLimits(max_wait_s=10.0)),
+        1,
+        "requests have been waiting for more than 10 s",
+    ),
+    "a short wait": (draining(100, 900, max_wait_s=10.0), 1, None),
+    "too long a wait": (draining(100, 2000, max_wait_s=6.0), 1, "the wait would be 6.7 s, and 6 s is the most"),
+    "one that takes long": (queue_of(waiting("a", since_s=0)), 1, None),
+    "many that take long": (queue_of(*(waiting(f"{n}", since_s=0) for n in range(4))), 1, "the wait would be 40.0 s, and 30 s is the most"),
+}
+
+
+@pytest.mark.parametrize(("queue", "requests", "reason"), FULL.values(), ids=FULL.keys())
+def test_full(queue: RequestQueue, requests: int, reason: str | None) -> None:
+    """At second 10. One bound is enough; an empty queue takes anything, whatever the bounds."""
+    assert queue.full(10.0, requests) == reason
+
+
+def test_retry_after_is_when_half_of_what_may_wait_has_drained() -> None:
+    """Never sooner than a second or later than a minute; the default when nothing was seen to drain."""
+    assert draining(100, 1000, max_wait_s=2.0).retry_after_s(10.0, 5.0) == pytest.approx(5.0 - 1.0)
+    assert draining(100, 10, max_wait_s=10.0).retry_after_s(10.0, 5.0) == 1.0
+    crowd = queue_of(*(waiting(f"{n}") for n in range(20)))
+    assert crowd.retry_after_s(10.0, 5.0) == 60.0
+    assert crowd.retry_after_s(0.5, 5.0) == 5.0
+    assert queue_of().retry_after_s(0.5, 5.0) == 1.0
+
+
+def test_the_rate_is_that_of_the_last_seconds_with_a_queue() -> None:
+    """What drained long ago says nothing, and neither does a moment."""
+    rate = DrainRate(window_s=10.0)
+    assert rate.per_second(100.0, 0) is None
+    rate.began(100.0)
+    rate.left(50, 100.5)
+    assert rate.per_second(100.9, 0) is None
+    assert rate.per_second(102.0, 0) == 25.0
+    assert rate.per_second(102.0, 10) == 30.0
+    rate.left(150, 112.0)
+    assert rate.per_second(112.0, 0) == 15.0
+    rate.began(200.0)
+    assert rate.per_second(201.0, 0) == 0.0

@@ -1,0 +1,35 @@
+"""Which changes of the configuration replace workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster.spec import spec_hash
+from core.config import BatonConfig
+from core.worker import Role
+
+P, D = Role.PREFILL, Role.DECODE
+
+TABLE: dict[str, tuple[dict[str, Any], set[Role]]] = {
+    "nothing": ({}, set()),
+    "routers": ({"router": {"policy": "random", "replicas": 3, "retry": {"max_losses": 9}, "drain_timeout_s": 5}}, set()),
+    "names and promises": ({"served_model_name": "x", "objectives": {"ttft_s": 1}}, set()),
+    "how many, and how they come and go": (
+        {"prefill": {"count": 3, "surge": 1, "drain_timeout_s": 1, "silence_timeout_s": 60, "start_timeout_s": 9}},
+        set(),
+    ),
+    "admission": ({"prefill": {"max_prefill_tokens": 5}, "decode": {"headroom_tokens": 5}}, {P, D}),
+    "one pool's engine": ({"decode": {"engine_args": {"max_num_seqs": 5}}}, {D}),
+    "every engine": ({"engine": {"args": {"max_num_seqs": 5}}}, {P, D}),
+    "leases": ({"kv_transfer": {"lease_s": 20}}, {P, D}),
+    "heartbeats, which both ends keep": ({"router": {"heartbeat_s": 0.3}}, {P, D}),
+}
+
+
+@pytest.mark.parametrize(("changed", "replaced"), TABLE.values(), ids=TABLE.keys())
+def test_workers_are_replaced_for_what_concerns_them(changed: dict[str, Any], replaced: set[Role]) -> None:
+    """And for nothing else."""
+    before, after = (BatonConfig.model_validate({"model": "m", **config}) for config in ({}, changed))
+    assert {role for role in Role if spec_hash(before, role) != spec_hash(after, role)} == replaced
