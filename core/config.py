@@ -136,8 +136,8 @@ class QueueConfig(_Section):
     max_tokens: int = Field(default=2_000_000, ge=0)
     """Prompt tokens that wait at once."""
     max_wait_s: float = Field(default=30.0, gt=0)
-    """How long one may wait. One that would have to wait longer is refused on arrival. With ``objectives.ttft_s``, that is the
-    bound where it is the smaller one."""
+    """How long one may wait. One that would have to wait for half of it, as far as can be told, is refused on arrival. With
+    ``objectives.ttft_s``, that is the bound where it is the smaller one."""
 
 
 class RetryConfig(_Section):
@@ -187,9 +187,9 @@ class RouterConfig(_Section):
     """Requests a replica holds at once; those beyond wait in Ray Serve, unseen by the balancer."""
     server_args: ServerArgs = Field(default_factory=dict)
     """Arguments of vLLM's OpenAI server by the names of its flags, e.g. ``enable_auto_tool_choice: true``."""
-    heartbeat_s: float = Field(default=0.4, gt=0)
+    heartbeat_s: float = Field(default=0.3, gt=0)
     """A worker with nothing to say says that at least this often."""
-    worker_timeout_s: float = Field(default=1.5, gt=0)
+    worker_timeout_s: float = Field(default=1.0, gt=0)
     """A connection silent for so long is cut, and other workers continue its requests. Kept alive by threads that neither a busy
     router nor a loading engine holds up, so it may be short; being wrong costs a pause."""
     retry_after_s: float = Field(default=5.0, gt=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -14,7 +15,10 @@ examples:
   baton status                                  what runs on this machine
   baton status --url http://router:8000         what a router elsewhere belongs to
   baton status --json                           for programs
+  BATON_API_KEY=... baton status                where the routers ask for a key
 """
+API_KEY = "BATON_API_KEY"
+"""A variable, not an option: what is typed can be read in the list of processes."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,14 +45,32 @@ def run(arguments: argparse.Namespace) -> int:
             return 1
         url = state.url
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/v1/baton/status", timeout=10) as answer:
-            status: dict[str, Any] = json.load(answer)
+        status = ask(url)
+    except urllib.error.HTTPError as error:
+        print(f"{url}: {error.code} {error.reason}{_HINTS.get(error.code, '')}", file=sys.stderr)
+        return 1
     except (urllib.error.URLError, TimeoutError, json.JSONDecodeError) as error:
         print(f"{url} does not answer ({error}); is it still starting? See the terminal or log of `baton up`", file=sys.stderr)
         return 1
     print(json.dumps(status, indent=2) if arguments.json else table(status, url))
     ready = {role: sum(w["role"] == role and w["state"] == "ready" for w in status["workers"]) for role in status["wanted"]}
     return 0 if all(ready[role] >= wanted for role, wanted in status["wanted"].items()) else 1
+
+
+_HINTS = {
+    401: f"; put a key the routers know into {API_KEY}",
+    503: "; the controller does not answer, requests are served all the same: try again in a moment",
+}
+
+
+def ask(url: str) -> dict[str, Any]:
+    """What a router's controller knows. Raises urllib's errors, TimeoutError and JSONDecodeError."""
+    request = urllib.request.Request(f"{url.rstrip('/')}/v1/baton/status")
+    if key := os.environ.get(API_KEY):
+        request.add_header("authorization", f"Bearer {key}")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        status: dict[str, Any] = json.load(answer)
+    return status
 
 
 def table(status: dict[str, Any], url: str) -> str:
@@ -73,7 +95,7 @@ def _row(worker: dict[str, Any]) -> tuple[str, ...]:
         str(worker["running"]),
         str(worker["waiting"]),
         f"{100 * (blocks - free) / blocks:.0f} %" if blocks else "-",
-        f"{worker['leased_blocks']} blocks",
+        f"{worker['leased_blocks']} blocks" + (f", {worker['stranded_blocks']} stranded" if worker["stranded_blocks"] else ""),
         _age(worker["age_s"]),
         str(worker["restarts"]),
         worker["address"] or "-",

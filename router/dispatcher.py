@@ -231,7 +231,9 @@ class Dispatcher:
     def _note(self, entry: Entry, leg: LegId, output: EngineCoreOutput, step: StepOutputs) -> None:
         """Books and timeline, before the flow moves on."""
         self._inflight.prompt_done(leg)
-        entry.waits_since_s = None  # somebody works on it: the next time it waits is another time
+        if entry.waits_since_s is not None:  # somebody works on it: the next time it waits is another time
+            entry.waits_since_s = None
+            self.queue.served(entry.context_tokens, self._clock())
         if output.finish_reason is not None:
             self._inflight.ended(leg)
         timeline, now = entry.timeline, self._clock() - entry.timeline.began_s
@@ -311,7 +313,8 @@ class Dispatcher:
             self._act(entry, flow.handle(e.NoRoom()), None, ready)  # behind those that came before
             return
         left = timeline.max_tokens - len(flow.emitted)
-        question = Ask(flow.request, entry.context_tokens, left, flow.traits.splittable and left > 1, ask.excluded, ask.keeper)
+        splittable = flow.traits.splittable and left > 1
+        question = Ask(flow.request, entry.context_tokens, left, splittable, ask.excluded, ask.keeper, urgent=bool(flow.emitted))
         decision = self._balancer.choose(question, self.view())
         if decision.chosen is None:
             hopeless = e.GivenUp(e.FailKind.ENGINE, "; ".join(f"{worker}: {why}" for worker, why in decision.rejected.items()))
@@ -399,7 +402,7 @@ class Dispatcher:
             self._sweep = self._later(_SWEEP_S, self._look_through_queue)
 
     def _leave_queue(self, entry: Entry) -> None:
-        self.queue.leave(entry.flow.request)
+        self.queue.leave(entry.flow.request, self._clock())
         if entry.entered_s is not None:
             entry.timeline.waited_s += self._clock() - entry.entered_s
             entry.entered_s = None
@@ -418,7 +421,6 @@ class Dispatcher:
                 self._wake_one(self._entries[head.request])
                 if head.request in self.queue:
                     return
-                self.queue.placed(head.tokens, self._clock())
         finally:
             self._waking = False
 

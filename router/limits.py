@@ -34,9 +34,9 @@ class Limits:
 
     @classmethod
     def of_config(cls, config: BatonConfig) -> Limits:
-        """The configured ones. Nobody is let in to wait for longer than half of the promised time to the first token."""
+        """The configured ones. Nobody waits for longer than the promised time to the first token."""
         router, promised_s = config.router, config.objectives.ttft_s
-        max_wait_s = router.queue.max_wait_s if promised_s is None else min(router.queue.max_wait_s, promised_s / 2)
+        max_wait_s = router.queue.max_wait_s if promised_s is None else min(router.queue.max_wait_s, promised_s)
         return cls(
             queue=QueueLimits(router.queue.max_requests, router.queue.max_tokens, max_wait_s),
             give_up_after_s=router.retry.give_up_after_s,

@@ -22,6 +22,8 @@ class Ask:
     """Workers that refused it or died under it."""
     keeper: WorkerId | None = None
     """Where its prompt is computed and kept already: only a decode worker is to be chosen."""
+    urgent: bool = False
+    """Its client has tokens already and waits for more: a decode worker may compute the prompt itself, if that is sooner."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ the door, where refusing is cheap.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
@@ -46,37 +47,59 @@ class QueueLimits:
     max_requests: int = 512
     max_tokens: int = 2_000_000
     max_wait_s: float = 30.0
+    """Whoever has waited so long is refused. So are those, on arrival, who would wait for half of it, for predictions err."""
+
+    @property
+    def predicted_wait_s(self) -> float:
+        """The longest predicted wait with which a new request is let in."""
+        return self.max_wait_s / 2
 
 
 class DrainRate:
-    """Tokens per second that leave the queue, over the last ``window_s`` seconds in which there was one."""
+    """Tokens per second that are served while there is a queue: what the workers can do.
 
-    def __init__(self, window_s: float = 10.0) -> None:
+    Time without a queue does not count, for what is served then is only what was asked. The last ``window_s`` seconds with a
+    queue do, also over gaps, unless the last of them is longer ago than ``forget_s``.
+    """
+
+    def __init__(self, window_s: float = 10.0, forget_s: float = 60.0) -> None:
         self._window_s = window_s
-        self._left: deque[tuple[float, int]] = deque()
+        self._forget_s = forget_s
+        self._served: deque[tuple[float, int]] = deque()
+        """When, in seconds with a queue, and how much."""
         self._tokens = 0
-        self._busy_since_s: float | None = None
+        self._counted_s = 0.0
+        self._since_s: float | None = None
+        self._ended_s = -math.inf
 
     def began(self, now: float) -> None:
-        """The queue was empty and is not any more."""
-        self._busy_since_s = now
-        self._left.clear()
-        self._tokens = 0
+        """There is a queue from now on."""
+        if now - self._ended_s > self._forget_s:
+            self._served.clear()
+            self._tokens, self._counted_s = 0, 0.0
+        self._since_s = now
 
-    def left(self, tokens: int, now: float) -> None:
-        """A request was placed."""
-        self._left.append((now, tokens))
+    def ended(self, now: float) -> None:
+        """There is none any more."""
+        self._counted_s = self._seconds(now)
+        self._since_s, self._ended_s = None, now
+
+    def served(self, tokens: int, now: float) -> None:
+        """A worker has begun to answer one that waited."""
+        self._served.append((self._seconds(now), tokens))
         self._tokens += tokens
 
     def per_second(self, now: float, next_tokens: float) -> float | None:
-        """As if a request of ``next_tokens`` left right now, or a queue where all take long would seem to stand still for ever.
-        None while there is too little to go by."""
-        while self._left and self._left[0][0] < now - self._window_s:
-            self._tokens -= self._left.popleft()[1]
-        if self._busy_since_s is None:
-            return None
-        watched_s = min(now - self._busy_since_s, self._window_s)
+        """As if a request of ``next_tokens`` were served right now, or a queue where all take long would seem to stand still for
+        ever. None while there is too little to go by."""
+        seconds = self._seconds(now)
+        while self._served and self._served[0][0] < seconds - self._window_s:
+            self._tokens -= self._served.popleft()[1]
+        watched_s = min(seconds, self._window_s)
         return (self._tokens + next_tokens) / watched_s if watched_s >= 1.0 else None
+
+    def _seconds(self, now: float) -> float:
+        return self._counted_s + (0.0 if self._since_s is None else now - self._since_s)
 
 
 class RequestQueue:
@@ -109,22 +132,26 @@ class RequestQueue:
         """A request has to wait, or is in the queue and is something else now."""
         if not self._waiting:
             self._rate.began(now)
-        self.leave(waiting.request)
+        elif (before := self._waiting.pop(waiting.request, None)) is not None:
+            self._tokens -= before.tokens
+            self._new -= before.rank is Rank.NEW
         self._waiting[waiting.request] = waiting
         self._tokens += waiting.tokens
         self._new += waiting.rank is Rank.NEW
 
-    def leave(self, request: RequestId) -> Waiting | None:
+    def leave(self, request: RequestId, now: float) -> Waiting | None:
         """It is gone: about to be tried again, aborted or given up."""
         waiting = self._waiting.pop(request, None)
         if waiting is not None:
             self._tokens -= waiting.tokens
             self._new -= waiting.rank is Rank.NEW
+            if not self._waiting:
+                self._rate.ended(now)
         return waiting
 
-    def placed(self, tokens: int, now: float) -> None:
-        """A request that waited was given to a worker."""
-        self._rate.left(tokens, now)
+    def served(self, tokens: int, now: float) -> None:
+        """A worker has begun to answer a request that waited. Not when it is offered: it may be refused and come back."""
+        self._rate.served(tokens, now)
 
     def overdue(self, now: float) -> list[Waiting]:
         """Those for whom waiting is over."""
@@ -150,11 +177,11 @@ class RequestQueue:
             return f"{self._new} requests are waiting, and {limits.max_requests} may"
         if self._tokens >= limits.max_tokens:
             return f"{self._tokens} prompt tokens are waiting, and {limits.max_tokens} may"
-        if self.oldest_s(now) > limits.max_wait_s:
-            return f"requests have been waiting for more than {limits.max_wait_s:g} s"
+        if self.oldest_s(now) > limits.predicted_wait_s:
+            return f"requests have been waiting for more than {limits.predicted_wait_s:g} s"
         wait_s = self.predicted_wait_s(now)
-        if wait_s is not None and wait_s > limits.max_wait_s:
-            return f"the wait would be {wait_s:.1f} s, and {limits.max_wait_s:g} s is the most"
+        if wait_s is not None and wait_s > limits.predicted_wait_s:
+            return f"the wait would be {wait_s:.1f} s, and {limits.predicted_wait_s:g} s is the most"
         return None
 
     def retry_after_s(self, now: float, default_s: float) -> float:
@@ -165,4 +192,4 @@ class RequestQueue:
         wait_s = self.predicted_wait_s(now)
         if wait_s is None:
             return max(1.0, default_s)
-        return min(60.0, max(1.0, wait_s - self.limits.max_wait_s / 2))
+        return min(60.0, max(1.0, wait_s - self.limits.predicted_wait_s / 2))

@@ -16,7 +16,8 @@ def candidates(ask: Ask, view: View) -> tuple[list[Plan], dict[WorkerId, str], s
     """All possible plans, the workers that are in none with the reason, and in words what kind of plans these are.
 
     A request that can be split goes to every pair of a prefill and a decode worker with room. Where one pool has nobody
-    ready, the other serves alone: roles are labels, every engine can do both. A pool that is only full is waited for.
+    ready, the other serves alone: roles are labels, every engine can do both. A pool that is only full is waited for. An
+    urgent one may also go to a decode worker alone.
     """
     rejected = {worker: reason for worker in view if (reason := _unfit(ask, worker, view))}
     prefill = [w for w, seen in view.items() if w not in rejected and seen.card.role is Role.PREFILL]
@@ -31,7 +32,11 @@ def candidates(ask: Ask, view: View) -> tuple[list[Plan], dict[WorkerId, str], s
         return [Plan(ask.keeper, d) for d in with_room(decode, no_room_to_decode)], rejected, "the prompt is computed already"
     if ask.splittable and prefill and decode:
         able, readers = with_room(prefill, no_room_to_prefill), with_room(decode, no_room_to_decode)
-        return [Plan(p, d) for p in able for d in readers], rejected, "split over two workers"
+        pairs = [Plan(p, d) for p in able for d in readers]
+        if not ask.urgent:
+            return pairs, rejected, "split over two workers"
+        alone = with_room(readers, no_room_for_all)
+        return [*pairs, *(Plan(d, d) for d in alone)], rejected, "split, or alone where that is sooner"
     pool = (prefill or decode) if not ask.splittable else (decode or prefill)
     why = "cannot be split" if not ask.splittable else f"no {'decode' if prefill else 'prefill'} worker is ready"
     return [Plan(w, w) for w in with_room(pool, no_room_for_all)], rejected, f"one worker: {why}"

@@ -55,5 +55,6 @@ class LeastOutstandingTokens(Policy):
     def _scored(self, plan: Plan, view: View) -> Scored:
         prefill = view[plan.prefill].outstanding_prefill_tokens
         decode = view[plan.decode].outstanding_decode_tokens
-        # Below one token, so it decides between equals only.
-        return Scored(plan, prefill + decode + self._rng.random(), f"{prefill} prompt tokens ahead, {decode} tokens decoding")
+        # Below one token, so it decides between equals only; before it, two workers are better than one.
+        tie = self._rng.random() / 2 + (0.0 if plan.is_split else 0.5)
+        return Scored(plan, prefill + decode + tie, f"{prefill} prompt tokens ahead, {decode} tokens decoding")

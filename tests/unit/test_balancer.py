@@ -36,9 +36,13 @@ def view(*names: str, **changed: WorkerView) -> dict[WorkerId, WorkerView]:
 
 
 def ask(
-    splittable: bool = True, prompt_tokens: int = 20, excluded: frozenset[WorkerId] = frozenset(), keeper: WorkerId | None = None
+    splittable: bool = True,
+    prompt_tokens: int = 20,
+    excluded: frozenset[WorkerId] = frozenset(),
+    keeper: WorkerId | None = None,
+    urgent: bool = False,
 ) -> Ask:
-    return Ask(RequestId("r"), prompt_tokens, 10, splittable, excluded, keeper)
+    return Ask(RequestId("r"), prompt_tokens, 10, splittable, excluded, keeper, urgent)
 
 
 GONE = {"p0": seen("p0", DRAINING)}
@@ -73,6 +77,13 @@ POSSIBLE: dict[str, tuple[Ask, dict[WorkerId, WorkerView], list[tuple[str, str]]
         [("p0", "p0"), ("p1", "p1")],
         "one worker: no decode worker is ready",
     ),
+    "urgent: a decode worker alone is as good": (
+        ask(urgent=True),
+        view("p0", "d0", "d1"),
+        [("p0", "d0"), ("p0", "d1"), ("d0", "d0"), ("d1", "d1")],
+        "split, or alone where that is sooner",
+    ),
+    "urgent, prefill full": (ask(urgent=True), view("p0", "d0", **FULL_P0), [("d0", "d0")], "split, or alone where that is sooner"),
     "one prefill worker full": (ask(), view("p0", "p1", "d0", **FULL_P0), [("p1", "d0")], "split over two workers"),
     "one decode worker full": (ask(), view("p0", "d0", "d1", **FULL_D0), [("p0", "d1")], "split over two workers"),
     "a pool full: it is waited for": (ask(), view("p0", "d0", **FULL_D0), [], ""),

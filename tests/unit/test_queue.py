@@ -33,7 +33,7 @@ def test_order() -> None:
     order = []
     while queue.head is not None:
         order.append(queue.head.request)
-        queue.leave(queue.head.request)
+        queue.leave(queue.head.request, 9.0)
     assert order == ["handed-off-4", "handed-off-5", "resumed", "new-1", "new-2"]
     assert (len(queue), queue.tokens, queue.head) == (0, 0, None)
 
@@ -42,8 +42,8 @@ def test_entering_again_replaces() -> None:
     """A request is in the queue once, as what it is now."""
     queue = queue_of(waiting("a", tokens=100), waiting("a", Rank.RESUMED, tokens=150))
     assert (len(queue), queue.tokens) == (1, 150)
-    assert queue.leave(RequestId("a")) == waiting("a", Rank.RESUMED, tokens=150)
-    assert queue.leave(RequestId("a")) is None
+    assert queue.leave(RequestId("a"), 0.0) == waiting("a", Rank.RESUMED, tokens=150)
+    assert queue.leave(RequestId("a"), 0.0) is None
     assert (len(queue), queue.tokens, RequestId("a") in queue) == (0, 0, False)
 
 
@@ -59,7 +59,7 @@ def draining(tokens_per_s: float, ahead: int, max_wait_s: float) -> RequestQueue
     """A queue that has placed so many tokens in each of ten seconds, ``ahead`` tokens long at second 10."""
     queue = queue_of(waiting("long", tokens=ahead, since_s=9.0, until_s=math.inf), limits=QueueLimits(max_wait_s=max_wait_s))
     for second in range(1, 11):
-        queue.placed(round(tokens_per_s), float(second))
+        queue.served(round(tokens_per_s), float(second))
     return queue
 
 
@@ -68,7 +68,11 @@ FULL: dict[str, tuple[RequestQueue, int, str | None]] = {
     "room for one": (queue_of(waiting("a", since_s=9), limits=QueueLimits(max_requests=2)), 1, None),
     "no room for two": (queue_of(waiting("a", since_s=9), limits=QueueLimits(max_requests=2)), 2, "1 requests are waiting, and 2 may"),
     "those under way do not count": (
-        queue_of(waiting("a", Rank.RESUMED, since_s=9), waiting("b", Rank.HANDED_OFF, since_s=9), limits=QueueLimits(max_requests=1)),
+        queue_of(
+            waiting("a", Rank.RESUMED, since_s=9),
+            waiting("b", Rank.HANDED_OFF, since_s=9),
+            limits=QueueLimits(max_requests=1, max_wait_s=60.0),
+        ),
         1,
         None,
     ),
@@ -78,14 +82,14 @@ FULL: dict[str, tuple[RequestQueue, int, str | None]] = {
         "500 prompt tokens are waiting, and 500 may",
     ),
     "too old": (
-        queue_of(waiting("a", since_s=-1), limits=QueueLimits(max_wait_s=10.0)),
+        queue_of(waiting("a", since_s=-1), limits=QueueLimits(max_wait_s=20.0)),
         1,
         "requests have been waiting for more than 10 s",
     ),
-    "a short wait": (draining(100, 900, max_wait_s=10.0), 1, None),
-    "too long a wait": (draining(100, 2000, max_wait_s=6.0), 1, "the wait would be 6.7 s, and 6 s is the most"),
+    "a short wait": (draining(100, 900, max_wait_s=20.0), 1, None),
+    "too long a wait": (draining(100, 2000, max_wait_s=12.0), 1, "the wait would be 6.7 s, and 6 s is the most"),
     "one that takes long": (queue_of(waiting("a", since_s=0)), 1, None),
-    "many that take long": (queue_of(*(waiting(f"{n}", since_s=0) for n in range(4))), 1, "the wait would be 40.0 s, and 30 s is the most"),
+    "many that take long": (queue_of(*(waiting(f"{n}", since_s=0) for n in range(4))), 1, "the wait would be 40.0 s, and 15 s is the most"),
 }
 
 
@@ -97,7 +101,7 @@ def test_full(queue: RequestQueue, requests: int, reason: str | None) -> None:
 
 def test_retry_after_is_when_half_of_what_may_wait_has_drained() -> None:
     """Never sooner than a second or later than a minute; the default when nothing was seen to drain."""
-    assert draining(100, 1000, max_wait_s=2.0).retry_after_s(10.0, 5.0) == pytest.approx(5.0 - 1.0)
+    assert draining(100, 1000, max_wait_s=4.0).retry_after_s(10.0, 5.0) == pytest.approx(5.0 - 1.0)
     assert draining(100, 10, max_wait_s=10.0).retry_after_s(10.0, 5.0) == 1.0
     crowd = queue_of(*(waiting(f"{n}") for n in range(20)))
     assert crowd.retry_after_s(10.0, 5.0) == 60.0
@@ -106,15 +110,27 @@ def test_retry_after_is_when_half_of_what_may_wait_has_drained() -> None:
 
 
 def test_the_rate_is_that_of_the_last_seconds_with_a_queue() -> None:
-    """What drained long ago says nothing, and neither does a moment."""
+    """A moment says nothing, and neither does what was served long ago."""
     rate = DrainRate(window_s=10.0)
     assert rate.per_second(100.0, 0) is None
     rate.began(100.0)
-    rate.left(50, 100.5)
+    rate.served(50, 100.5)
     assert rate.per_second(100.9, 0) is None
     assert rate.per_second(102.0, 0) == 25.0
     assert rate.per_second(102.0, 10) == 30.0
-    rate.left(150, 112.0)
+    rate.served(150, 112.0)
     assert rate.per_second(112.0, 0) == 15.0
-    rate.began(200.0)
-    assert rate.per_second(201.0, 0) == 0.0
+
+
+def test_time_without_a_queue_does_not_count() -> None:
+    """A queue that is there every other second drains as fast as one that is always there; after a long pause nothing is known."""
+    rate = DrainRate(window_s=10.0, forget_s=60.0)
+    for second in range(0, 20, 2):
+        rate.began(100.0 + second)
+        rate.served(30, 100.5 + second)
+        rate.ended(101.0 + second)
+    rate.began(160.0)
+    assert rate.per_second(160.0, 0) == pytest.approx(30.0)
+    rate.ended(160.5)
+    rate.began(230.0)
+    assert rate.per_second(230.5, 0) is None
