@@ -147,8 +147,8 @@ class RetryConfig(_Section):
     """A request is given up when so many engines have ended under it: it may be what ends them."""
     backoff_s: float = Field(default=0.05, ge=0)
     """Pause before the second new try, doubled for each further one, with jitter. The first is made at once."""
-    give_up_after_s: float = Field(default=120.0, gt=0)
-    """How long a request that lost its worker waits for another one; long enough for a worker to load."""
+    give_up_after_s: float = Field(default=600.0, gt=0)
+    """How long a request that lost its worker waits for another one: as long as a worker may take to load."""
 
 
 class ApiKeysConfig(_Section):

@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 _SWEEP_S = 0.25
 """How often a queue that is not empty is looked through, whatever is heard of workers."""
 _FAILURES_KEPT = 10_000
+_PLACED = frozenset({Phase.PREFILLING, Phase.DECODING})
+_PASSED_AT_MOST = 8
+"""Waiting requests for which nobody has room before the search for a smaller one ends: each costs a decision."""
 
 
 class Dispatcher:
@@ -66,6 +69,8 @@ class Dispatcher:
         self._entries: dict[RequestId, Entry] = {}
         self._owners: dict[LegId, RequestId] = {}
         self._inflight = self._workers.inflight
+        self._on_trial: RequestId | None = None
+        """The one request that is tried although its next loss would be its last."""
         self._sweep: Timer | None = None
         self._waking = False
         self._requests = RequestCodec()
@@ -84,6 +89,7 @@ class Dispatcher:
         """The worker is no member any more; its legs are lost."""
         self._workers.leave(worker)
         self.worker_lost(worker, reason)
+        self._inflight.forget(worker)
 
     def worker_lost(self, worker: WorkerId, reason: str) -> None:
         """The worker can no longer be reached, or its life is over."""
@@ -92,6 +98,8 @@ class Dispatcher:
             for leg in lost:
                 self._ended(leg)
             if lost:
+                # Should it live, and only the connection be gone, it is told when that is back. A worker that is gone never hears it.
+                self._workers.send(worker, AbortLegs(lost))
                 self._act(entry, entry.flow.handle(e.WorkerLost(worker, reason)))
 
     def view(self) -> View:
@@ -173,17 +181,18 @@ class Dispatcher:
         if isinstance(message, StepOutputs):
             self._step(link, message, frames)
         elif isinstance(message, Pulse):
-            self._has_room_again(worker)
+            if self._workers.spoke(worker, self._clock()):
+                self._wake()
         elif isinstance(message, RefusedMessage):
             if message.busy and message.leg in self._owners:
-                self._workers.refused(worker, message.reason)
+                self._workers.refused(worker, message.reason, self._clock())
             self._leg_event(message.leg, e.Refused(message.leg, f"{worker} refused: {message.reason}", message.busy))
         elif isinstance(message, Failed):
             for leg in message.legs:
                 self._leg_event(leg, e.LegFailed(leg, f"the engine of {worker} failed: {message.reason}"))
         elif isinstance(message, MoveLegs):
             for leg in message.legs:
-                if (entry := self._entry_of(leg)) is not None:
+                if (entry := self._entry_of(leg)) is not None and self._could_go_elsewhere(entry, worker):
                     self._act(entry, entry.flow.handle(e.MoveAsked(leg, message.reason)))
 
     def _leg_event(self, leg: LegId, event: e.Refused | e.LegFailed, ready: list[EngineCoreOutput] | None = None) -> None:
@@ -217,23 +226,28 @@ class Dispatcher:
                 unknown.append(leg)
                 continue
             is_first = output.prefill_stats is not None
-            self._note(entry, leg, output, step)
+            self._note(entry, leg, link.card.worker, output, step)
             recomputed = is_first and entry.timeline.was_transferred is False
             event = e.LegOutput(leg, output.new_token_ids, _finish(output), step.handles.get(leg), recomputed)
             self._act(entry, entry.flow.handle(event), output, ready)
+            if self._on_trial == entry.flow.request and not entry.flow.is_suspect:
+                self._end_trial(entry)
         if unknown:  # ended here meanwhile: an abort crossed these on the way, or the connection broke in between
             self._workers.send(link.card.worker, AbortLegs(unknown))
         if ready:
             self._deliver(ready)
         if more_room:
-            self._has_room_again(link.card.worker)
+            self._workers.leg_ended(link.card.worker)
+            self._wake()
 
-    def _note(self, entry: Entry, leg: LegId, output: EngineCoreOutput, step: StepOutputs) -> None:
+    def _note(self, entry: Entry, leg: LegId, worker: WorkerId, output: EngineCoreOutput, step: StepOutputs) -> None:
         """Books and timeline, before the flow moves on."""
         self._inflight.prompt_done(leg)
-        if entry.waits_since_s is not None:  # somebody works on it: the next time it waits is another time
-            entry.waits_since_s = None
-            self.queue.served(entry.context_tokens, self._clock())
+        if leg not in entry.begun:
+            entry.begun.add(leg)
+            self._workers.accepted(worker)
+            entry.waits_since_s = None  # somebody works on it: the next time it waits is another time
+            self.queue.served(entry.flow.request, self._clock())
         if output.finish_reason is not None:
             self._inflight.ended(leg)
         timeline, now = entry.timeline, self._clock() - entry.timeline.began_s
@@ -308,23 +322,45 @@ class Dispatcher:
         if ask.keeper is None:
             entry.held = None
         self._inflight.unplanned(flow.request)
-        timeline.losses = flow.losses
-        if len(self.queue) and not entry.is_turn and entry.rank is Rank.NEW:
-            self._act(entry, flow.handle(e.NoRoom()), None, ready)  # behind those that came before
+        timeline.losses = flow.losses_ever
+        # One suspect at a time, and nobody passes those that have been passed often enough.
+        bars = flow.is_suspect and self._on_trial not in {None, flow.request}
+        if bars or (entry.rank is Rank.NEW and not entry.is_turn and not self.queue.lets_pass):
+            self._act(entry, flow.handle(e.NoRoom()), None, ready)
             return
-        left = timeline.max_tokens - len(flow.emitted)
-        splittable = flow.traits.splittable and left > 1
-        question = Ask(flow.request, entry.context_tokens, left, splittable, ask.excluded, ask.keeper, urgent=bool(flow.emitted))
-        decision = self._balancer.choose(question, self.view())
+        decision = self._balancer.choose(self._question(entry, ask), self.view())
         if decision.chosen is None:
-            hopeless = e.GivenUp(e.FailKind.ENGINE, "; ".join(f"{worker}: {why}" for worker, why in decision.rejected.items()))
-            self._act(entry, flow.handle(hopeless if decision.hopeless else e.NoRoom()), None, ready)
+            hopeless = decision.hopeless and entry.rank is Rank.NEW and self._workers.all_up
+            why = e.GivenUp(e.FailKind.ENGINE, "; ".join(f"{worker}: {reason}" for worker, reason in decision.rejected.items()))
+            self._act(entry, flow.handle(why if hopeless else e.NoRoom()), None, ready)
             return
+        if flow.is_suspect:
+            self._on_trial = flow.request
+        left = timeline.max_tokens - len(flow.emitted)
         timeline.decided(decision, self._clock() - timeline.began_s)
         plan = decision.chosen.plan
         if plan.is_split and ask.keeper is None:
             self._inflight.planned(flow.request, plan.decode, entry.context_tokens + left, entry.context_tokens)
         self._act(entry, flow.handle(e.Planned(plan)), None, ready)
+        if len(self.queue) and not entry.is_turn and flow.phase in _PLACED:
+            self.queue.placed(flow.request)  # it has passed those that wait
+
+    def _question(self, entry: Entry, ask: i.AskPlan) -> Ask:
+        flow = entry.flow
+        left = entry.timeline.max_tokens - len(flow.emitted)
+        splittable = flow.traits.splittable and left > 1
+        return Ask(flow.request, entry.context_tokens, left, splittable, ask.excluded, ask.keeper, urgent=bool(flow.emitted))
+
+    def _could_go_elsewhere(self, entry: Entry, worker: WorkerId) -> bool:
+        """Whether somebody has room for a request whose worker has to go. If not it runs on, and the worker asks again."""
+        question = self._question(entry, i.AskPlan(frozenset({worker})))
+        return self._balancer.is_possible(question, self.view())
+
+    def _end_trial(self, entry: Entry) -> None:
+        """The suspect is none, or is gone: the next one may be tried."""
+        if self._on_trial == entry.flow.request:
+            self._on_trial = None
+            self._wake()
 
     def _send_leg(self, entry: Entry, order: i.SendLeg, ready: list[EngineCoreOutput] | None) -> None:
         timeline = entry.timeline
@@ -376,7 +412,7 @@ class Dispatcher:
     def _forget(self, entry: Entry) -> None:
         now = self._clock()
         entry.timeline.finished_s = now - entry.timeline.began_s
-        entry.timeline.losses = entry.flow.losses
+        entry.timeline.losses = entry.flow.losses_ever
         self._leave_queue(entry)
         self._inflight.unplanned(entry.flow.request)
         for leg in entry.kinds:
@@ -384,6 +420,7 @@ class Dispatcher:
         for timer in entry.timers:
             timer.cancel()
         del self._entries[entry.flow.request]
+        self._end_trial(entry)
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
@@ -398,29 +435,36 @@ class Dispatcher:
         self.queue.enter(Waiting(entry.flow.request, rank, tokens, entry.waits_since_s, entry.waits_since_s + longest_s), now)
         if entry.entered_s is None:
             entry.entered_s = now
+        self._end_trial(entry)  # nobody has room for it: others need not wait for it as well
         if self._sweep is None:
             self._sweep = self._later(_SWEEP_S, self._look_through_queue)
 
     def _leave_queue(self, entry: Entry) -> None:
+        """It is gone from there for good."""
         self.queue.leave(entry.flow.request, self._clock())
+        self._count_wait(entry)
+
+    def _count_wait(self, entry: Entry) -> None:
         if entry.entered_s is not None:
             entry.timeline.waited_s += self._clock() - entry.entered_s
             entry.entered_s = None
 
-    def _has_room_again(self, worker: WorkerId) -> None:
-        self._workers.has_room_again(worker)
-        self._wake()
-
     def _wake(self) -> None:
-        """Places waiting requests, first come first served, until one finds no room."""
-        if self._waking:
+        """Places waiting requests, first come first served; those for whom nobody has room are passed, some of them, for a while."""
+        if self._waking or not len(self.queue):
             return
         self._waking = True  # placing a request may end others, which calls here again
+        passed = 0
         try:
-            while (head := self.queue.head) is not None:
-                self._wake_one(self._entries[head.request])
-                if head.request in self.queue:
-                    return
+            for waiting in self.queue:
+                entry = self._entries.get(waiting.request)
+                if entry is None or waiting.request not in self.queue:
+                    continue  # it ended while another was placed
+                self._wake_one(entry)
+                if waiting.request in self.queue:
+                    passed += 1
+                    if passed >= _PASSED_AT_MOST or not self.queue.lets_pass:
+                        return
         finally:
             self._waking = False
 
@@ -430,8 +474,9 @@ class Dispatcher:
         entry.is_turn = True
         self._act(entry, entry.flow.handle(e.Woken(kept is None or self._can_be_read(entry, kept))))
         entry.is_turn = False
-        if entry.flow.phase is not Phase.WAITING:
-            self._leave_queue(entry)
+        if entry.flow.phase in _PLACED:
+            self.queue.placed(entry.flow.request)
+            self._count_wait(entry)
 
     def _look_through_queue(self) -> None:
         """Ends what has waited too long, and tries again: nothing may be stuck because nobody said anything."""

@@ -30,6 +30,8 @@ class Entry:
     """A prefill output whose token does not count; what it tells of the prompt goes out with decode's first output."""
     kinds: dict[LegId, LegKind] = field(default_factory=dict)
     """Every leg it ever had."""
+    begun: set[LegId] = field(default_factory=set)
+    """Those that have told something."""
     kept_until_s: float | None = None
     """When the lease on its kept prompt ends; on the router's clock, which began later: on the safe side only for the router."""
     waits_since_s: float | None = None

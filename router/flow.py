@@ -63,10 +63,14 @@ class Flow:
     emitted: list[int] = field(default_factory=list)
     """Output tokens the client has."""
     losses: int = 0
-    """Engines that ended under it."""
+    """Engines that ended under it, less those that it has made up for by going on since."""
+    losses_ever: int = 0
+    """All engines that ended under it."""
     kept: KVHandle | None = None
     """The prompt, computed and kept for a decode worker that has not read it for certain."""
     _legs: int = 0
+    _since_loss: int = 0
+    """Tokens made since an engine ended under it."""
     _plan: Plan | None = None
     _excluded: set[WorkerId] = field(default_factory=set)
     """Who refused it or was lost under it since it was last woken."""
@@ -83,6 +87,11 @@ class Flow:
     def legs(self) -> dict[LegId, WorkerId]:
         """Everything this request still holds on workers."""
         return {**self._running, **self._keepers}
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may be what ends engines; see ``Retry.is_suspect``."""
+        return self.retry.is_suspect(self.losses)
 
     def handle(self, event: Event) -> list[Instruction]:
         """Takes one event. Events about legs that have ended, and any event after DONE, change nothing."""
@@ -150,7 +159,7 @@ class Flow:
         # Tokens from decode: the KV was read, and the engine that kept it knows. Or nobody will ever read it.
         unread: list[Instruction] = [AbortLeg(leg, worker) for leg, worker in self._keepers.items()] if output.recomputed else []
         self._forget_kept()
-        self.emitted += output.tokens
+        self._emit(output.tokens)
         if output.finish is None:
             return [Pass.ON, *unread]
         del self._running[output.leg]
@@ -165,10 +174,16 @@ class Flow:
             self._keepers[output.leg] = worker
         counts = self.traits.continuable
         if counts:
-            self.emitted += output.tokens
+            self._emit(output.tokens)
             if output.finish is Finish.STOP:
                 return [Pass.ON, *self._end()]
         return [Pass.ON_UNFINISHED if counts else Pass.HOLD, *self._decode(self._plan.decode)]
+
+    def _emit(self, tokens: list[int]) -> None:
+        self.emitted += tokens
+        if self.losses:
+            self._since_loss += len(tokens)
+            self.losses = self.retry.cleared(self.losses, self._since_loss)
 
     def _decode(self, worker: WorkerId) -> list[Instruction]:
         self.phase = Phase.DECODING
@@ -210,6 +225,8 @@ class Flow:
 
     def _lost_engine(self, worker: WorkerId, reason: str) -> list[Instruction]:
         self.losses += 1
+        self.losses_ever += 1
+        self._since_loss = 0
         self._excluded.add(worker)
         if not self._can_go_on:
             return self._end(Fail(FailKind.LOST, f"{reason}; it cannot be continued exactly: {self.traits.reason}"))

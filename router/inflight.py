@@ -14,6 +14,7 @@ class _Entry:
     prefill_tokens: int
     decode_tokens: int
     pending_tokens: int
+    answered: bool = False
 
 
 class InFlight:
@@ -26,6 +27,7 @@ class InFlight:
         self._decode: dict[WorkerId, int] = defaultdict(int)
         self._pending: dict[WorkerId, int] = defaultdict(int)
         self._count: dict[WorkerId, int] = defaultdict(int)
+        self._unanswered: dict[WorkerId, int] = defaultdict(int)
 
     def sent(self, leg: LegId, worker: WorkerId, prefill_tokens: int, decode_tokens: int, context_tokens: int) -> None:
         """A leg was sent: prompt tokens to compute, context plus output tokens to hold while decoding, and the context alone."""
@@ -44,7 +46,9 @@ class InFlight:
     def prompt_done(self, leg: LegId) -> None:
         """The leg's first token came: its prompt is computed, and the worker's reports show what it holds."""
         entry = self._legs.get(leg)
-        if entry is not None:
+        if entry is not None and not entry.answered:
+            entry.answered = True
+            self._unanswered[entry.worker] -= 1
             self._prefill[entry.worker] -= entry.prefill_tokens
             self._pending[entry.worker] -= entry.pending_tokens
             entry.prefill_tokens = entry.pending_tokens = 0
@@ -58,6 +62,7 @@ class InFlight:
         self._decode[entry.worker] += entry.decode_tokens
         self._pending[entry.worker] += entry.pending_tokens
         self._count[entry.worker] += 1
+        self._unanswered[entry.worker] += 1
         return entry
 
     def _drop(self, entry: _Entry | None) -> None:
@@ -66,6 +71,7 @@ class InFlight:
             self._decode[entry.worker] -= entry.decode_tokens
             self._pending[entry.worker] -= entry.pending_tokens
             self._count[entry.worker] -= 1
+            self._unanswered[entry.worker] -= not entry.answered
 
     def prefill_tokens(self, worker: WorkerId) -> int:
         return self._prefill.get(worker, 0)
@@ -80,6 +86,16 @@ class InFlight:
     def legs(self, worker: WorkerId) -> int:
         """Legs sent or planned."""
         return self._count.get(worker, 0)
+
+    def unanswered(self, worker: WorkerId) -> int:
+        """Legs sent or planned of which the worker has not told a token."""
+        return self._unanswered.get(worker, 0)
+
+    def forget(self, worker: WorkerId) -> None:
+        """The worker is no member any more. What is planned for it still counts until it is planned elsewhere."""
+        if not self._count.get(worker):
+            for books in (self._prefill, self._decode, self._pending, self._count, self._unanswered):
+                books.pop(worker, None)
 
     def __len__(self) -> int:
         return len(self._legs)

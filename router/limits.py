@@ -25,7 +25,7 @@ class Limits:
     """All of them. The defaults are for a dispatcher without a configuration."""
 
     queue: QueueLimits = QueueLimits()  # noqa: RUF009 - frozen
-    give_up_after_s: float = 120.0
+    give_up_after_s: float = 600.0
     """How long a request that is under way may wait for another worker."""
     request_timeout_s: float | None = None
     retry_after_s: float = 5.0

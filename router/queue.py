@@ -6,12 +6,15 @@ the door, where refusing is cheap.
 
 from __future__ import annotations
 
-import math
-from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
 from core.ids import RequestId
+from router.drain_rate import DrainRate
+
+_OVERTAKEN_AT_MOST = 32
+"""So many later requests may be placed before the first one that waits; then all wait until it has room."""
 
 
 class Rank(IntEnum):
@@ -55,62 +58,23 @@ class QueueLimits:
         return self.max_wait_s / 2
 
 
-class DrainRate:
-    """Tokens per second that are served while there is a queue: what the workers can do.
-
-    Time without a queue does not count, for what is served then is only what was asked. The last ``window_s`` seconds with a
-    queue do, also over gaps, unless the last of them is longer ago than ``forget_s``.
-    """
-
-    def __init__(self, window_s: float = 10.0, forget_s: float = 60.0) -> None:
-        self._window_s = window_s
-        self._forget_s = forget_s
-        self._served: deque[tuple[float, int]] = deque()
-        """When, in seconds with a queue, and how much."""
-        self._tokens = 0
-        self._counted_s = 0.0
-        self._since_s: float | None = None
-        self._ended_s = -math.inf
-
-    def began(self, now: float) -> None:
-        """There is a queue from now on."""
-        if now - self._ended_s > self._forget_s:
-            self._served.clear()
-            self._tokens, self._counted_s = 0, 0.0
-        self._since_s = now
-
-    def ended(self, now: float) -> None:
-        """There is none any more."""
-        self._counted_s = self._seconds(now)
-        self._since_s, self._ended_s = None, now
-
-    def served(self, tokens: int, now: float) -> None:
-        """A worker has begun to answer one that waited."""
-        self._served.append((self._seconds(now), tokens))
-        self._tokens += tokens
-
-    def per_second(self, now: float, next_tokens: float) -> float | None:
-        """As if a request of ``next_tokens`` were served right now, or a queue where all take long would seem to stand still for
-        ever. None while there is too little to go by."""
-        seconds = self._seconds(now)
-        while self._served and self._served[0][0] < seconds - self._window_s:
-            self._tokens -= self._served.popleft()[1]
-        watched_s = min(seconds, self._window_s)
-        return (self._tokens + next_tokens) / watched_s if watched_s >= 1.0 else None
-
-    def _seconds(self, now: float) -> float:
-        return self._counted_s + (0.0 if self._since_s is None else now - self._since_s)
-
-
 class RequestQueue:
-    """All waiting requests of one router."""
+    """All waiting requests of one router, in order when iterated.
+
+    ``enter``, then ``placed`` when a worker was asked, then ``served`` when it has begun, or ``enter`` again when it refused.
+    ``leave`` from anywhere.
+    """
 
     def __init__(self, limits: QueueLimits) -> None:
         self.limits = limits
         self._waiting: dict[RequestId, Waiting] = {}
+        self._asked: dict[RequestId, int] = {}
+        """Tokens of those that have been given to a worker which has not begun with them."""
         self._rate = DrainRate()
         self._tokens = 0
         self._new = 0
+        self._first: RequestId | None = None
+        self._overtaken = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -118,48 +82,60 @@ class RequestQueue:
     def __contains__(self, request: RequestId) -> bool:
         return request in self._waiting
 
+    def __iter__(self) -> Iterator[Waiting]:
+        return iter(sorted(self._waiting.values(), key=lambda waiting: waiting.order))
+
     @property
     def tokens(self) -> int:
         """Tokens to be computed for all that wait."""
         return self._tokens
 
     @property
-    def head(self) -> Waiting | None:
-        """Whose turn it is."""
-        return min(self._waiting.values(), key=lambda waiting: waiting.order, default=None)
+    def lets_pass(self) -> bool:
+        """Whether a later request may be placed although the first one has no room. Small ones may, for a while."""
+        return not self._waiting or self._overtaken < _OVERTAKEN_AT_MOST
 
     def enter(self, waiting: Waiting, now: float) -> None:
         """A request has to wait, or is in the queue and is something else now."""
-        if not self._waiting:
-            self._rate.began(now)
-        elif (before := self._waiting.pop(waiting.request, None)) is not None:
-            self._tokens -= before.tokens
-            self._new -= before.rank is Rank.NEW
+        self._remove(waiting.request)
+        self._asked.pop(waiting.request, None)
         self._waiting[waiting.request] = waiting
         self._tokens += waiting.tokens
         self._new += waiting.rank is Rank.NEW
+        self._rate.busy(now)
 
-    def leave(self, request: RequestId, now: float) -> Waiting | None:
-        """It is gone: about to be tried again, aborted or given up."""
-        waiting = self._waiting.pop(request, None)
+    def placed(self, request: RequestId) -> None:
+        """A request was given to a worker. If others were there before it, it has overtaken them."""
+        first = min(self._waiting.values(), key=lambda waiting: waiting.order, default=None)
+        if first is not None and first.request != request:
+            self._overtaken = self._overtaken + 1 if first.request == self._first else 1
+            self._first = first.request
+        elif first is not None:
+            self._first, self._overtaken = None, 0
+        waiting = self._remove(request)
         if waiting is not None:
-            self._tokens -= waiting.tokens
-            self._new -= waiting.rank is Rank.NEW
-            if not self._waiting:
-                self._rate.ended(now)
-        return waiting
+            self._asked[request] = waiting.tokens
 
-    def served(self, tokens: int, now: float) -> None:
-        """A worker has begun to answer a request that waited. Not when it is offered: it may be refused and come back."""
-        self._rate.served(tokens, now)
+    def served(self, request: RequestId, now: float) -> None:
+        """A worker has begun to answer it. Those that never waited change nothing."""
+        tokens = self._asked.pop(request, None)
+        if tokens is not None:
+            self._rate.served(tokens, now)
+            self._rest(now)
+
+    def leave(self, request: RequestId, now: float) -> None:
+        """It is gone: aborted, given up, or done."""
+        known = self._remove(request) is not None or self._asked.pop(request, None) is not None
+        if known:
+            self._rest(now)
 
     def overdue(self, now: float) -> list[Waiting]:
         """Those for whom waiting is over."""
         return [waiting for waiting in self._waiting.values() if waiting.until_s <= now]
 
     def oldest_s(self, now: float) -> float:
-        """How long the one that waits longest has done so; 0 in an empty queue."""
-        return max((now - waiting.since_s for waiting in self._waiting.values()), default=0.0)
+        """How long the new request that waits longest has done so; 0 where none waits."""
+        return max((now - waiting.since_s for waiting in self._waiting.values() if waiting.rank is Rank.NEW), default=0.0)
 
     def predicted_wait_s(self, now: float) -> float | None:
         """How long a request that enters now will wait; None when there is nothing to go by."""
@@ -171,6 +147,8 @@ class RequestQueue:
     def full(self, now: float, requests: int = 1) -> str | None:
         """Why so many new requests cannot wait here, in words for their client; None while there is room."""
         limits = self.limits
+        if requests > limits.max_requests + 1:  # one may well be placed at once
+            return f"{requests} answers at once are asked for, and {limits.max_requests} may wait"
         if not self._waiting:
             return None
         if self._new + requests > limits.max_requests:
@@ -193,3 +171,14 @@ class RequestQueue:
         if wait_s is None:
             return max(1.0, default_s)
         return min(60.0, max(1.0, wait_s - self.limits.predicted_wait_s / 2))
+
+    def _remove(self, request: RequestId) -> Waiting | None:
+        waiting = self._waiting.pop(request, None)
+        if waiting is not None:
+            self._tokens -= waiting.tokens
+            self._new -= waiting.rank is Rank.NEW
+        return waiting
+
+    def _rest(self, now: float) -> None:
+        if not self._waiting and not self._asked:
+            self._rate.idle(now)

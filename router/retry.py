@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+_CLEARED_AFTER_TOKENS = 16
+_FORGIVEN_AFTER_TOKENS = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -19,6 +22,17 @@ class Retry:
     def is_spent(self, losses: int) -> bool:
         """Whether a request that has lost so many engines is given up."""
         return losses >= self.max_losses
+
+    def is_suspect(self, losses: int) -> bool:
+        """Whether one more loss would be the last. Requests in that state are tried one at a time: whoever then ends an engine
+        is known, and those that merely were there when it happened get through."""
+        return losses > 0 and losses == self.max_losses - 1
+
+    def cleared(self, losses: int, tokens: int) -> int:
+        """The losses still held against a request that has made so many tokens since the last one."""
+        if tokens >= _FORGIVEN_AFTER_TOKENS:
+            return 0
+        return min(losses, max(0, self.max_losses - 2)) if tokens >= _CLEARED_AFTER_TOKENS else losses
 
     def pause_s(self, losses: int) -> float:
         """Seconds before the next try. None after the first loss: its client waits, and most losses are the only one."""

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cluster.messages import FromRouter
 from core.ids import Epoch, WorkerId
-from core.worker import WorkerState
+from core.worker import WorkerLoad, WorkerState
 from router.inflight import InFlight
 from router.limits import Limits
 from router.link import WorkerLink
 from router.plan import View, WorkerView
+
+_TRIED_AGAIN_AFTER_S = 1.0
+_ANY_NUMBER = 64
+
+
+@dataclass(slots=True)
+class Refusal:
+    """What is known of a worker that had no room. Believed until something changes; then it is offered little at a time, or all
+    that wait would be sent to it at every sign of life."""
+
+    reason: str
+    load: WorkerLoad
+    """Its load then."""
+    at_s: float
+    believed: bool = True
+    open_offers: int = 1
+    """How many legs without an answer it may have, once it is not believed any more."""
+
+    def is_outdated(self, load: WorkerLoad, now: float) -> bool:
+        """Whether the worker has less to do than it had, or nothing was heard of that for a while."""
+        less = load.running + load.waiting < self.load.running + self.load.waiting or load.free_blocks > self.load.free_blocks
+        return less or now - self.at_s >= _TRIED_AGAIN_AFTER_S
 
 
 class Workers:
@@ -20,8 +43,7 @@ class Workers:
         self.inflight = InFlight()
         self._limits = limits
         self._links: dict[WorkerId, WorkerLink] = {}
-        self._refused: dict[WorkerId, str] = {}
-        """Who refused something for want of room, until it is heard to have more. A load report is no such news: it is old."""
+        self._refusals: dict[WorkerId, Refusal] = {}
 
     def enter(self, link: WorkerLink) -> None:
         """A link was opened. It may not be up yet."""
@@ -30,15 +52,40 @@ class Workers:
     def leave(self, worker: WorkerId) -> None:
         """A worker is no member any more."""
         self._links.pop(worker, None)
-        self._refused.pop(worker, None)
+        self._refusals.pop(worker, None)
 
-    def refused(self, worker: WorkerId, reason: str) -> None:
+    @property
+    def all_up(self) -> bool:
+        """Whether every member can be reached."""
+        return all(link.up for link in self._links.values())
+
+    def refused(self, worker: WorkerId, reason: str, now: float) -> None:
         """A worker had no room."""
-        self._refused[worker] = f"it refused: {reason}"
+        link = self._links.get(worker)
+        if link is not None:
+            self._refusals[worker] = Refusal(f"it refused: {reason}", link.load, now)
 
-    def has_room_again(self, worker: WorkerId) -> None:
-        """Something of a worker ended, or it has spoken for itself."""
-        self._refused.pop(worker, None)
+    def leg_ended(self, worker: WorkerId) -> None:
+        """Something of ours that a worker had is done: there is room for one more."""
+        if (refusal := self._refusals.get(worker)) is not None:
+            refusal.believed = False
+
+    def spoke(self, worker: WorkerId, now: float) -> bool:
+        """A worker has reported its load; whether that is news to those who wait for it."""
+        refusal, link = self._refusals.get(worker), self._links.get(worker)
+        if refusal is None or link is None:
+            return True
+        if refusal.believed and refusal.is_outdated(link.load, now):
+            refusal.believed = False
+        return not refusal.believed
+
+    def accepted(self, worker: WorkerId) -> None:
+        """A worker has begun with a leg: twice as many offers may be open next, and after some rounds any number."""
+        refusal = self._refusals.get(worker)
+        if refusal is not None and not refusal.believed:
+            refusal.open_offers *= 2
+            if refusal.open_offers > _ANY_NUMBER:
+                del self._refusals[worker]
 
     def epoch(self, worker: WorkerId) -> Epoch | None:
         """The present life of a worker that can be reached; None for the others."""
@@ -71,5 +118,14 @@ class Workers:
             books.pending_tokens(worker),
             bounds.max_prefill_tokens,
             bounds.headroom_tokens,
-            self._refused.get(worker, ""),
+            self._why_not(worker),
         )
+
+    def _why_not(self, worker: WorkerId) -> str:
+        refusal = self._refusals.get(worker)
+        if refusal is None:
+            return ""
+        if refusal.believed:
+            return refusal.reason
+        offers = self.inflight.unanswered(worker)
+        return f"{offers} offers since it refused are not answered" if offers >= refusal.open_offers else ""

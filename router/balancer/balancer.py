@@ -23,3 +23,7 @@ class Balancer:
         best = min(scored, key=lambda candidate: candidate.cost)
         self._policy.chosen(best.plan)
         return Decision(best, scored, rejected, kind)
+
+    def is_possible(self, ask: Ask, view: View) -> bool:
+        """Whether ``choose`` would find a plan now. Decides nothing."""
+        return bool(candidates(ask, view)[0])

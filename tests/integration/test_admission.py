@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -66,19 +67,77 @@ async def test_a_burst_is_served_whole(cluster: MiniCluster, limits: Limits, rou
 
 
 async def test_first_come_first_served(cluster: MiniCluster) -> None:
-    """A later request does not overtake those that wait, however small it is."""
+    """Those that need as much are served in order; a small one for which there is room need not wait for the big ones."""
     await cluster.start(prefill=1, decode=1, pool=NARROW, limits=BELIEVED)
     prefill = cluster.workers["prefill-0"]
     prefill.gate.shut()
     for number in range(4):
         cluster.router.send(f"big{number}", prompt_of(90, number), 2)
     cluster.router.send("small", prompt_of(5, 9), 2)
-    assert len(cluster.router.dispatcher.queue) == 4
+    assert len(cluster.router.dispatcher.queue) == 3
     prefill.gate.open()
     order: list[str] = []
     cluster.router.on_output = lambda output: None if output.request_id in order else order.append(output.request_id)
     await cluster.router.finished("small", *(f"big{number}" for number in range(4)))
-    assert order == ["big0", "big1", "big2", "big3", "small"]
+    assert sorted(order[:2]) == ["big0", "small"]
+    assert order[2:] == ["big1", "big2", "big3"]
+
+
+async def test_a_big_one_is_not_passed_for_ever(cluster: MiniCluster) -> None:
+    """Small ones that always fit would keep it waiting; after some of them they wait behind it."""
+    await cluster.start(prefill=1, decode=1, pool=NARROW, limits=BELIEVED)
+    cluster.router.send("running", prompt_of(60, 0), 2)
+    cluster.router.send("big", prompt_of(99, 1), 2)
+    sent = 0
+
+    def another(_: object) -> None:
+        nonlocal sent
+        if not cluster.router.ends("big") and sent < 300:
+            sent += 1
+            cluster.router.send(f"small{sent}", prompt_of(20, sent % 90), 2)
+
+    cluster.router.on_output = another
+    for _ in range(4):
+        another(None)
+    await cluster.router.finished("big", limit_s=20.0)
+    assert sent < 300
+    await cluster.router.finished("running", *(f"small{number}" for number in range(1, sent + 1)))
+
+
+async def test_a_worker_that_is_full_is_not_asked_again_and_again(cluster: MiniCluster) -> None:
+    """Filled by another router: those that wait are not sent to it at every sign of life, and all go when it has room."""
+    await cluster.start(prefill=1, decode=1, routers=2, pool=NARROW, limits=TRUSTING)
+    prefill = cluster.workers["prefill-0"]
+    other, router = cluster.routers
+    prefill.gate.shut()
+    other.send("fills", prompt_of(90, 0), 2)
+    await assert_eventually(lambda: prefill.engine.stats.running == 1, what="it is full")
+    names = [f"r{number}" for number in range(30)]
+    for number, name in enumerate(names):
+        router.send(name, prompt_of(90, number), 2)
+    began = asyncio.get_running_loop().time()
+    await assert_eventually(lambda: asyncio.get_running_loop().time() - began > 1.5, what="some pulses have come")
+    assert sum(router.timeline(name).refusals for name in names) <= 30 + 5
+    assert len(router.dispatcher.queue) == 30
+    prefill.gate.open()
+    await router.finished(*names)
+    await other.finished("fills")
+
+
+async def test_one_big_prompt_does_not_shut_the_door(cluster: MiniCluster) -> None:
+    """While it waits for KV that a long answer holds, small requests are served."""
+    await cluster.start(prefill=1, decode=1, pool=NARROW, limits=BELIEVED)
+    cluster.router.send("long", prompt_of(20, 1), 3000)
+    await assert_eventually(lambda: len(cluster.router.tokens("long")) > 2, what="it decodes")
+    cluster.router.send("big", prompt_of(4060, 2), 2)
+    assert len(cluster.router.dispatcher.queue) == 1
+    for number in range(20):
+        assert cluster.router.dispatcher.overload() is None
+        cluster.router.send(f"r{number}", prompt_of(16, number), 2)
+        await cluster.router.finished(f"r{number}")
+    assert not cluster.router.ends("big")
+    cluster.router.cancel("long")
+    await cluster.router.finished("big")
 
 
 async def test_a_prompt_that_is_computed_waits_for_a_decode_worker(cluster: MiniCluster) -> None:

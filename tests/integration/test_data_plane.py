@@ -447,6 +447,49 @@ async def test_a_request_that_ends_engines_does_not_end_them_all(cluster: MiniCl
     assert cluster.router.tokens("innocent") == expected(prompt_of(20, 1), 400)
 
 
+@pytest.mark.parametrize(("prefill", "decode"), [(1, 1), (2, 2)])
+async def test_a_request_that_ends_engines_ends_nobody_elses_answer(cluster: MiniCluster, prefill: int, decode: int) -> None:
+    """Engines are replaced at once, so that everybody meets the poisoned request again and again. It is given up; the others are not."""
+    await cluster.start(prefill=prefill, decode=decode)
+    poison = prompt_of(33, 9)
+
+    def arm(worker: MiniWorker) -> None:
+        add = worker.engine.add
+
+        async def add_or_break(request: Any) -> None:
+            await add(request)
+            if request.prompt_token_ids[:33] == poison:
+                worker.gate.break_engine()
+
+        worker.engine.add = add_or_break  # type: ignore[method-assign]
+
+    for worker in cluster.alive:
+        arm(worker)
+    names = [f"r{number}" for number in range(8)]
+    for number, name in enumerate(names):
+        cluster.router.send(name, prompt_of(20, number), 900)
+    await assert_eventually(partial(all_beyond, cluster, names, 2), what="all decode")
+    cluster.router.send("poison", poison, 50)
+    life = 2
+    while not cluster.router.ends("poison"):
+        for name, worker in list(cluster.workers.items()):
+            if not worker.alive:
+                arm(await cluster.add_worker(name, worker.role, epoch=life))
+                cluster.tell()
+                life += 1
+        await asyncio.sleep(0.01)
+    assert "given up after 3 engines" in (cluster.router.timeline("poison").error or "")
+    while not all(cluster.router.ends(name) for name in names):
+        for name, worker in list(cluster.workers.items()):
+            if not worker.alive:
+                await cluster.add_worker(name, worker.role, epoch=(life := life + 1))
+                cluster.tell()
+        await asyncio.sleep(0.01)
+    for number, name in enumerate(names):
+        assert cluster.router.ends(name) == [FinishReason.LENGTH]
+        assert cluster.router.tokens(name) == expected(prompt_of(20, number), 900)
+
+
 async def test_a_decode_worker_lost_during_prefill_is_not_sent_the_leg(cluster: MiniCluster) -> None:
     """It was chosen while it lived. The prompt is computed where it was, so the request is done there."""
     await cluster.start(prefill=1, decode=1)

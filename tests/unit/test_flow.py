@@ -324,6 +324,24 @@ def test_a_request_that_ends_engines_is_given_up() -> None:
     assert flow.legs == {}
 
 
+def test_going_on_makes_up_for_losses() -> None:
+    """Sixteen tokens clear a suspect, many more make all forgotten: a long answer may outlive any number of engines."""
+    flow, _ = after(COUNTS, SPLIT, LegFailed(L0, "died"), Planned(Plan(P2, D)), WorkerLost(P2, "gone"), Woken(), Planned(Plan(D, D)))
+    assert (flow.losses, flow.is_suspect) == (2, True)
+    flow.handle(LegOutput(L2, [1] * 15))
+    assert flow.is_suspect
+    flow.handle(LegOutput(L2, [1]))
+    assert (flow.losses, flow.is_suspect) == (1, False)
+    flow.handle(LegOutput(L2, [1] * 240))
+    assert (flow.losses, flow.losses_ever) == (0, 2)
+
+
+@pytest.mark.parametrize(("most", "suspects"), [(1, []), (2, [1]), (3, [2]), (5, [4])])
+def test_suspects_have_one_loss_left(most: int, suspects: list[int]) -> None:
+    """With a budget of one there is none: the first loss is the last."""
+    assert [losses for losses in range(most) if Retry(most).is_suspect(losses)] == suspects
+
+
 def test_pauses_grow_and_differ() -> None:
     """None after the first loss; then doubled each time, between half and one and a half times."""
     assert [Retry(9, 0.1, lambda: 0.5).pause_s(losses) for losses in (1, 2, 3, 4)] == [0.0, 0.1, 0.2, 0.4]

@@ -52,11 +52,12 @@ def test_books_add_up(steps: list[tuple[str, int, WorkerId, int, int]]) -> None:
         leg = LegId(f"r:{number}")
         if what == "sent" and leg not in model:
             books.sent(leg, worker, prefill, decode, prefill + 1)
-            model[leg] = [worker, prefill, decode, prefill + 1]
+            model[leg] = [worker, prefill, decode, prefill + 1, False]
         elif what == "done":
             books.prompt_done(leg)
             if leg in model:
                 model[leg][1] = model[leg][3] = 0
+                model[leg][4] = True
         elif what == "ended":
             books.ended(leg)
             model.pop(leg, None)
@@ -65,6 +66,7 @@ def test_books_add_up(steps: list[tuple[str, int, WorkerId, int, int]]) -> None:
             assert books.decode_tokens(name) == sum(int(str(entry[2])) for entry in model.values() if entry[0] == name)
             assert books.pending_tokens(name) == sum(int(str(entry[3])) for entry in model.values() if entry[0] == name)
             assert books.legs(name) == sum(entry[0] == name for entry in model.values())
+            assert books.unanswered(name) == sum(entry[0] == name and not entry[4] for entry in model.values())
     for leg in list(model):
         books.ended(leg)
     assert [books.prefill_tokens(P), books.decode_tokens(P), books.prefill_tokens(D), books.decode_tokens(D), len(books)] == [0] * 5
