@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 NAMESPACE = "baton"
 _STOP_S = 15.0
+_ANSWERS_WITHIN_S = 10.0
 _TELL_S = 5.0
 
 
@@ -55,23 +56,25 @@ class Placement:
     async def find(self) -> list[WorkerSpec]:
         """The specs of all living workers of this application, whoever created them, and takes charge of them."""
         names = [entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True) if entry["namespace"] == NAMESPACE]
-        specs: list[WorkerSpec] = []
-        for name in names:
-            if not name.startswith(f"{self._app}/"):
-                continue
-            try:
-                actor = ray.get_actor(name, namespace=NAMESPACE)
-                spec: WorkerSpec = await asyncio.wait_for(actor.spec.remote(), 10.0)
-            except ValueError:
-                continue  # it has ended since the list was made
-            except (ray.exceptions.RayError, TimeoutError) as error:
-                log.warning("worker %s does not answer (%s); ending it", name, error)
-                ray.kill(actor)
-                continue
-            self._actors[spec.worker] = actor
-            specs.append(spec)
+        asked = await asyncio.gather(*(self._take_charge(name) for name in names if name.startswith(f"{self._app}/")))
+        specs = [spec for spec in asked if spec is not None]
         self._remove_groups_but({self._name(spec.worker) for spec in specs})
         return specs
+
+    async def _take_charge(self, name: str) -> WorkerSpec | None:
+        """The spec of one worker; None where it has ended, or does not answer and is ended."""
+        try:
+            actor = ray.get_actor(name, namespace=NAMESPACE)
+        except ValueError:
+            return None  # it has ended since the list was made
+        try:
+            spec: WorkerSpec = await asyncio.wait_for(actor.spec.remote(), _ANSWERS_WITHIN_S)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            log.warning("worker %s does not answer (%s); ending it", name, error)
+            ray.kill(actor)
+            return None
+        self._actors[spec.worker] = actor
+        return spec
 
     def _remove_groups_but(self, names: set[str]) -> None:
         """Gives back the places of workers that died while no controller was there to do it."""

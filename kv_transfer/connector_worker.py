@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PULL_TIMEOUT_S = 30.0
+_PULL_TIMEOUT_S = 10.0
 
 
 class _SilentReads:

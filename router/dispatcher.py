@@ -15,6 +15,7 @@ from cluster.messages import AbortLegs, AddLeg, Failed, FromWorker, LegKind, Mov
 from cluster.messages import Refused as RefusedMessage
 from core.handle import KVHandle
 from core.ids import LegId, RequestId, WorkerId
+from core.metrics import RouterNumbers, WorkerNumbers
 from engine.sampling import without_transfer
 from engine.vllm_codec import OutputsCodec, RequestCodec
 from engine.vllm_outputs import error_output, reached_length, stopped
@@ -120,6 +121,12 @@ class Dispatcher:
     def outstanding_legs(self) -> int:
         """Legs sent and not ended."""
         return len(self._inflight)
+
+    @property
+    def numbers(self) -> RouterNumbers:
+        """What Prometheus is told."""
+        workers = [WorkerNumbers(worker, seen.card.role, seen.load, seen.legs) for worker, seen in self.view().items()]
+        return RouterNumbers(len(self._entries), len(self.queue), self.queue.tokens, workers)
 
     def overload(self, requests: int = 1) -> str | None:
         """Why new requests are refused now, in words for the client; None while they are taken."""

@@ -8,11 +8,13 @@ import random
 import time
 from typing import Any
 
+import prometheus_client
 from ray import serve
 
 from cluster.membership import Membership
 from core.config import BatonConfig
 from core.ids import RouterId
+from core.metrics import RouterCollector
 from core.worker import Role
 from router.balancer.balancer import Balancer
 from router.balancer.registry import make_policy
@@ -42,6 +44,8 @@ class Router:
         balancer = Balancer(make_policy(settings.router.policy, random.Random()))
         retry = Retry(settings.router.retry.max_losses, settings.router.retry.backoff_s, random.random)
         self.dispatcher = Dispatcher(balancer, client.deliver, time.monotonic, limits=Limits.of_config(settings), retry=retry)
+
+        prometheus_client.REGISTRY.register(RouterCollector(lambda: self.dispatcher.numbers))
 
         async def fetch(known_version: int) -> Membership | None:
             membership: Membership | None = await controller.membership.remote(known_version)
