@@ -29,7 +29,7 @@ ON_ONE_MACHINE = {
 }
 
 PORTS_OF_ITS_OWN = (
-    # Serve's helpers listen on fixed ports; a second cluster on the machine, somebody else's, would find them taken.
+    # What Serve starts besides listens on fixed ports; a second cluster on the machine, somebody else's, would find them taken.
     "RAY_SERVE_HAPROXY_METRICS_PORT",
     "RAY_SERVE_HAPROXY_STATS_PORT",
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",

@@ -27,7 +27,7 @@ _LIMIT_S = 15.0
 
 def start(run: Path) -> subprocess.Popen[bytes]:
     """Starts the guardian of this process. It acts when its stdin is closed, which the end of this process does too."""
-    # In a session of its own: Ctrl-C and a closed terminal are for the process it guards.
+    # In a process group of its own: Ctrl-C and a closed terminal are for the process it guards.
     command = [sys.executable, "-m", "deploy.guardian", str(run), str(os.getpid())]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 

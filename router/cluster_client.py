@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -20,6 +21,8 @@ from engine.vllm_outputs import merged
 from router.dispatcher import Dispatcher
 from router.events import FailKind
 from router.members import Members
+
+log = logging.getLogger(__name__)
 
 _STATUS = {
     FailKind.OVERLOADED: HTTPStatus.TOO_MANY_REQUESTS,
@@ -77,7 +80,12 @@ class ClusterClient(EngineCoreClient):
             return  # made only of ``kv_transfer_params`` that a client sent; Baton's own leases end elsewhere
         if request.resumable:
             raise VLLMValidationError("streaming input cannot be served over several workers")
-        self._dispatcher.add(request)
+        try:
+            self._dispatcher.add(request)
+        except Exception as error:  # in nearly all cases a value that no message can hold, in one of many fields
+            unexpected = not isinstance(error, OverflowError)
+            log.warning("request %s cannot be sent to a worker: %s", request.request_id, error, exc_info=unexpected)
+            raise VLLMValidationError(f"the request cannot be sent to a worker: {error}") from error
 
     async def get_output_async(self) -> EngineCoreOutputs:
         steps = [await self._outputs.get()]

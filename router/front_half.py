@@ -19,6 +19,7 @@ from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.outputs import RequestOutput
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
@@ -46,6 +47,15 @@ class RouterLLM(AsyncLLM):
         """Called before a request is registered: the place to refuse it without leaving anything behind."""
         self.engine_core.check_admission(n)
         super().check_admission(n, request_id)
+
+    async def _add_request(self, request: EngineCoreRequest, *registered: Any) -> None:
+        """A request that the client does not take is forgotten. vLLM sees to that only with ``n > 1``; else it would be kept for ever."""
+        try:
+            await super()._add_request(request, *registered)
+        except BaseException:
+            if self.output_processor.has_request(request.request_id):
+                await self.abort(request.request_id, internal=True)
+            raise
 
     async def generate(self, prompt: Any, sampling_params: Any, request_id: str, **options: Any) -> AsyncGenerator[RequestOutput, None]:
         """An output that ends in an error becomes the error that says why, with its HTTP status, before vLLM's server sees it."""

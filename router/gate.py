@@ -22,6 +22,9 @@ Overload = Callable[[], "tuple[str, float] | None"]
 KEY_NAME = "baton_key"
 """Where the name of the client's key is in the ASGI scope's ``state``."""
 
+_NO_PATH = {"path": "*", "raw_path": b"*"}
+"""Of a preflight, as HTTP writes "no resource": should nothing answer it, no route or mount is behind it either, only 404."""
+
 _BODY_S = 60.0
 _LINGER_S = 2.0
 
@@ -81,7 +84,9 @@ class Gate:
         """What to hand on. Raises _RefusedError, _LeftError."""
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         headers = {name.lower(): value for name, value in reversed(scope["headers"])}  # the first of its name, as Starlette reads it
-        scope["state"] = {**scope.get("state", {}), KEY_NAME: self._key(path, scope["method"], headers)}
+        if self._is_preflight(path, scope["method"], headers):
+            return {**scope, **_NO_PATH}, receive
+        scope["state"] = {**scope.get("state", {}), KEY_NAME: self._key(path, headers)}
         if path in INFERENCE and scope["method"] == "POST" and (busy := self._overload()):
             message, wait_s = busy
             raise _RefusedError(HTTPStatus.TOO_MANY_REQUESTS, message, retry_after=str(max(1, math.ceil(wait_s))), connection="close")
@@ -99,12 +104,15 @@ class Gate:
                 raise _RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from None
         return {**scope, "headers": _with_length(kept, len(body))}, _again(body, receive)
 
-    def _key(self, path: str, method: str, headers: dict[bytes, bytes]) -> str | None:
+    def _is_preflight(self, path: str, method: str, headers: dict[bytes, bytes]) -> bool:
+        """Whether a browser asks, without a key, whether it may ask. The middleware that answers goes by these headers, not by the path."""
+        asked = {b"origin", b"access-control-request-method"} <= headers.keys()
+        return self._keys is not None and path not in WITHOUT_KEY and method == "OPTIONS" and asked
+
+    def _key(self, path: str, headers: dict[bytes, bytes]) -> str | None:
         """The name of the client's key. Raises _RefusedError without one where one is needed."""
         if self._keys is None or path in WITHOUT_KEY:
             return None
-        if method == "OPTIONS" and b"access-control-request-method" in headers:
-            return None  # a browser asks without a key whether it may ask; the middleware for that answers, not a route
         scheme, _, bearer = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get(b"x-api-key", b"").decode("latin-1")
         name = self._keys.name_of(given) if given else None

@@ -7,6 +7,7 @@ vLLM's request classes serve as the interface between the halves of its own serv
 from __future__ import annotations
 
 import enum
+import json
 import re
 from collections.abc import Iterable, Mapping
 
@@ -27,12 +28,14 @@ class Treatment(enum.Enum):
     """400, unless it is null, 0 or false: a client that sends it expects something that it will not get."""
     NAME = enum.auto()
     """An identifier that ends up in books, logs and headers: short and printable, else 400."""
+    NUMBERS = enum.auto()
+    """Served, if every integer in it has 64 bits, one in quotes too: vLLM takes more, and no message to an engine can hold it."""
     COUNTED = enum.auto()
     """Multiplies the work: what one request may ask for is limited, else 400."""
     CONSTRAINT = enum.auto()
     """See ``router/constraints.py``."""
     INSIDE = enum.auto()
-    """Served, less the names in ``STRIPPED_INSIDE``."""
+    """Served, less the names in ``STRIPPED_INSIDE``, if every integer in it has 64 bits."""
 
 
 _S = Treatment.SERVED
@@ -85,7 +88,6 @@ FIELDS: Mapping[str, Treatment] = {
             "mm_processor_kwargs",
             "mm_payload",
             "return_mm_kwargs",
-            "truncate_prompt_tokens",
             "truncation",
             "truncation_side",
             "reasoning",
@@ -123,13 +125,14 @@ FIELDS: Mapping[str, Treatment] = {
             "thinking_token_budget",
             "label_token_ids",
             "apply_softmax",
-            "guided_decoding_backend",
-            "tool_choice",
             "parallel_tool_calls",
             "max_tool_calls",
+            "truncate_prompt_tokens",
         ),
-        _S,
+        Treatment.NUMBERS,
     ),
+    "guided_decoding_backend": _S,
+    "tool_choice": _S,
     # What the answer looks like.
     **dict.fromkeys(
         (
@@ -153,7 +156,7 @@ FIELDS: Mapping[str, Treatment] = {
             "include",
             "enable_response_messages",
         ),
-        _S,
+        Treatment.NUMBERS,
     ),
     # Labels, and what is kept. `cache_salt` separates a client's prefixes from others'; it can only lose by it.
     **dict.fromkeys(
@@ -181,7 +184,9 @@ MAX_ENTRIES = {"stop": 64, "stop_sequences": 64, "bad_words": 1024, "messages": 
 """Of a list. Rendering 100,000 messages stops a router for two seconds."""
 _LISTS_OF_REQUESTS = ("prompt", "messages", "items", "questions")
 _NAME = re.compile(rb"[\x21-\x7e]{1,128}")
-_TOO_LONG_A_NUMBER = re.compile(rb"-?\d{19,}")  # vLLM takes it, and cannot send it to an engine
+_LONG = re.compile(rb"[0-9_]{19}|\\")  # only with one of these, an integer can have more than 64 bits
+_INTEGER = re.compile(r"\s*([+-]?)([0-9][0-9_]*)(?:\.0*)?\s*", re.ASCII)  # what pydantic takes for one in quotes
+_JSON_INTEGER = re.compile(rb"-?[0-9]+")
 _NOTHING = {b"null", b"0", b"false", b"{}", b"[]", b'""'}
 
 Headers = list[tuple[bytes, bytes]]
@@ -194,8 +199,8 @@ def vetted_body(body: bytes) -> bytes:
         return body
     for name, value in top.items():
         treatment = FIELDS.get(name)
-        if _TOO_LONG_A_NUMBER.fullmatch(bytes(value)):
-            raise NotServableError(f"`{name}` is a number of more than 64 bits")
+        if _LONG.match(bytes(value).lstrip(b"-")) or treatment in {Treatment.NUMBERS, Treatment.INSIDE}:
+            _check_numbers(name, value, in_quotes=treatment is Treatment.NUMBERS)
         if treatment is Treatment.REFUSED and bytes(value) not in _NOTHING:
             raise NotServableError(f"`{name}` is not for clients; leave it out")
         if treatment is Treatment.NAME:
@@ -225,6 +230,37 @@ def _stripped(top: Top) -> bytes | None:
     return msgspec.json.encode(changed) if changed != top else None
 
 
+def _check_numbers(name: str, value: msgspec.Raw, in_quotes: bool) -> None:
+    if not _LONG.search(value):
+        return
+    too_large = NotServableError(f"`{name}` has a number of more than 64 bits")
+    try:
+        pending = [json.loads(bytes(value))]
+    except ValueError:  # it has thousands of digits
+        raise too_large from None
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            pending += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            pending += item
+        elif (isinstance(item, int) and not _fits(item)) or (in_quotes and isinstance(item, str) and _is_too_large(item)):
+            raise too_large
+
+
+def _is_too_large(text: str) -> bool:
+    """Whether the text would be taken for an integer of more than 64 bits."""
+    written = _INTEGER.fullmatch(text)
+    if written is None:
+        return False
+    digits = written[2].replace("_", "").lstrip("0")
+    return len(digits) > 19 or not _fits(int(f"{written[1]}{digits or 0}"))
+
+
+def _fits(number: int) -> bool:
+    return -(2**63) <= number < 2**63
+
+
 def _check_name(name: str, value: msgspec.Raw) -> None:
     given = _decoded(value)
     if given is not None and not (isinstance(given, str) and _NAME.fullmatch(given.encode(errors="replace"))):
@@ -237,10 +273,14 @@ def _check_counts(top: Top) -> None:
             raise NotServableError(f"`{name}` has more than {most} entries")
     sequences = 1
     for name in ("n", "best_of"):
-        number = _decoded(top[name]) if name in top else None
-        if isinstance(number, int | float) and number > MAX_SEQUENCES:
+        given = bytes(top.get(name, msgspec.Raw(b"null"))).strip()
+        if given == b"null":
+            continue
+        if not _JSON_INTEGER.fullmatch(given):  # vLLM also takes "3000" and 3000.0 for what they say
+            raise NotServableError(f"`{name}` has to be an integer, without quotes or a point")
+        if (number := int(given)) > MAX_SEQUENCES:
             raise NotServableError(f"`{name}` has to be at most {MAX_SEQUENCES}")
-        sequences *= max(1, int(number)) if isinstance(number, int | float) else 1
+        sequences *= max(1, number)
     for name in _LISTS_OF_REQUESTS:
         sequences *= max(1, _requests_in(name, top.get(name)))
     if sequences > MAX_SEQUENCES:

@@ -20,25 +20,36 @@ log = logging.getLogger(__name__)
 Digests = Mapping[bytes, str]
 """SHA-256 of a key, to the key's name. The keys themselves are forgotten as soon as they are read."""
 
+SHORTEST = 16
+"""Characters of a key. What can be guessed is none; `openssl rand -hex 32` makes 64."""
+
 _CHECK_S = 1.0
 _NAME = re.compile(r"[\w.@-]{1,64}")
-_FORM = "expected `name=key` or just `key`, separated by commas or new lines; a `#` begins a comment"
+_COMMENT = re.compile(r"(?:^|\s)#.*")
+_FORM = (
+    f"expected `name=key` or just `key` without `=`, separated by commas or new lines; a key has at least {SHORTEST} characters, "
+    "`openssl rand -hex 32` makes one; ` #` begins a comment"
+)
 
 
 def parse_keys(text: str, where: str) -> Digests:
     """The keys in ``text``. One without a name is called ``key-1``, ``key-2``, by its place. Raises ConfigError, which tells no key.
 
-    A key may hold ``=``, as base64 does; so what stands before the first one is a name only if it looks like one, and if
-    something but more ``=`` stands behind it.
+    A key may hold ``=``, as base64 does, and ``#``. It needs a name then: of ``alice=`` nobody could say whether a key was forgotten.
     """
     digests: dict[bytes, str] = {}
-    entries = [entry.strip() for line in text.splitlines() for entry in line.split("#")[0].split(",") if entry.strip()]
+    entries = [entry.strip() for line in text.splitlines() for entry in _COMMENT.sub("", line).split(",") if entry.strip()]
     for number, entry in enumerate(entries, start=1):
-        before, _, behind = entry.partition("=")
-        named = bool(behind.strip("= ")) and _NAME.fullmatch(before.strip())
+        before, named, behind = entry.partition("=")
         name, key = (before.strip(), behind.strip()) if named else (f"key-{number}", entry)
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"entry {number} has no name before its `=`; {_FORM}", where)
+        if not key.strip("="):
+            raise ConfigError(f"entry {number} has a name and no key; {_FORM}", where)
         if len(key.split()) != 1 or not key.isprintable() or not key.isascii():
             raise ConfigError(f"entry {number} is not a key; {_FORM}", where)
+        if len(key) < SHORTEST:
+            raise ConfigError(f"entry {number} is too short for a key; {_FORM}", where)
         if digests.setdefault(_digest(key), name) != name:
             raise ConfigError(f"entries of {digests[_digest(key)]} and {name} are one key; give each client its own", where)
     if not digests:

@@ -19,7 +19,7 @@ INFERENCE = frozenset(
 )
 """What costs the workers something: refused early when there is too much to do."""
 
-SMALL = frozenset({"/tokenize", "/detokenize"})
+SMALL = frozenset({"/tokenize", "/detokenize", "/v1/messages/count_tokens"})
 """No model's context limits these: ten megabytes are twenty seconds in the one thread that tokenises for everybody."""
 
 SMALL_BYTES = 1024 * 1024
@@ -29,14 +29,12 @@ WITHOUT_KEY = frozenset({"/health", "/ping", "/-/healthz", "/-/routes"})
 
 SERVED = (
     INFERENCE
+    | SMALL
     | WITHOUT_KEY
     | {
         "/v1/models",
-        "/v1/messages/count_tokens",
         "/v1/responses/{response_id}",
         "/v1/responses/{response_id}/cancel",
-        "/tokenize",
-        "/detokenize",
         "/version",
         "/load",
         "/metrics",
@@ -91,7 +89,7 @@ NOT_SERVED: Mapping[str, str] = {
     "/adapters/{adapter_name}": "as above",
     "/get_world_size": "what an engine is made of",
 }
-"""Why not. ``tests/unit/test_served_paths.py`` fails when vLLM has a route that is in neither list."""
+"""Why not. ``tests/unit/test_internal_fields.py`` fails when vLLM has a route that is in neither list."""
 
 
 def remove_unserved(app: FastAPI) -> None:

@@ -102,6 +102,8 @@ class Cast:
     async def held(self) -> dict[str, int]:
         """What is held for anybody, by what and where: requests, legs, blocks, leases. Empty when all is free."""
         routers, status = await self.routers(), await self.status()
+        if not routers:
+            return {"routers, of which none answers": len(self.doors)}
         held = {f"{what} at {r['router']}": r[what] for r in routers for what in ("requests", "outstanding_legs")}
         seen = [worker for router in routers for worker in router["workers"]] + (status or {"workers": []})["workers"]
         for worker in seen:

@@ -37,6 +37,10 @@ class Load:
     per_second: float
     streams: list[Stream] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        ttft_s = percentile(self.first_tokens_s, 90)
+        return f"{self.per_second:g}/s: {len(self.refused)} of {len(self.streams)} refused, TTFT p90 {ttft_s:.2f} s"
+
     @property
     def accepted(self) -> list[Stream]:
         return [stream for stream in self.streams if not _status(stream)]
@@ -77,6 +81,7 @@ class Overload:
     """What it came to."""
 
     sustained_per_s: float
+    ramp: list[Load]
     load: Load
     lasted_s: float
     zero: Zero
@@ -120,7 +125,7 @@ class Overload:
         return "\n".join(
             [
                 f"{self.sustained_per_s:g} requests/s were sustained on a ramp; {load.per_second:g} requests/s were sent for "
-                f"{self.lasted_s:.0f} s.",
+                f"{self.lasted_s:.0f} s. The ramp: {'; '.join(map(str, self.ramp))}.",
                 "",
                 report.table(list(figures), list(figures.values())),
                 "",
@@ -146,12 +151,10 @@ async def send(stage: Stage, per_second: float, seconds: float, name: str) -> Lo
 
 async def _overload(stage: Stage, seconds: float) -> Overload:
     await stage.ready()
-    sustained = float(_RAMP[0])
-    for rate in _RAMP:
-        tried = await send(stage, rate, _RAMP_STEP_S, f"ramp{rate}")
-        if not tried.is_sustained:
-            break
-        sustained = rate
+    ramp: list[Load] = []
+    while len(ramp) < len(_RAMP) and (len(ramp) < 2 or ramp[-1].is_sustained or ramp[-2].is_sustained):  # one step may be a bad moment
+        ramp.append(await send(stage, _RAMP[len(ramp)], _RAMP_STEP_S, f"ramp{_RAMP[len(ramp)]}"))
+    sustained = max((load.per_second for load in ramp if load.is_sustained), default=float(_RAMP[0]))
     pids = await _pids(stage)
     footprints, began_s = Footprints(stage.cluster.home), time.monotonic()
     footprints.look()
@@ -165,7 +168,7 @@ async def _overload(stage: Stage, seconds: float) -> Overload:
     await asyncio.to_thread(footprints.look)
     grown = footprints.growth(before, (ended_s, time.monotonic()))
     restarted = [f"overload: process {pid} has ended" for pid in pids - await _pids(stage)]
-    return Overload(sustained, load, seconds, zero, grown, restarted, says)
+    return Overload(sustained, ramp, load, seconds, zero, grown, restarted, says)
 
 
 async def _says_when_to_come_back(stage: Stage) -> bool:

@@ -48,9 +48,7 @@ def played(cluster: Cluster, scene: Callable[[Stage], Awaitable[Row]]) -> Row:
     return asyncio.run(on_stage())
 
 
-@pytest.mark.parametrize(
-    ("number", "scene"), enumerate(SCENES), ids=lambda value: f"{value.title}, {value.step}" if isinstance(value, Scene) else ""
-)
+@pytest.mark.parametrize(("number", "scene"), list(enumerate(SCENES)), ids=titled)
 def test_a_fault(cluster: Cluster, asks: dict[int, list[Ask]], number: int, scene: Scene) -> None:
     """Greedy, seeded, penalised and by a grammar: all go on exactly, on another engine."""
     assert played(cluster, lambda stage: real.play_real(stage, scene, number, asks)).broken(scene.gap_limit_s + BUSY_S) == []

@@ -45,9 +45,7 @@ def test_without_a_fault(cluster: Cluster) -> None:
     assert played(cluster, None, 0).broken(2.0 + BUSY_S) == []
 
 
-@pytest.mark.parametrize(
-    ("number", "scene"), enumerate(some_scenes()), ids=lambda value: f"{value.title}, {value.step}" if isinstance(value, Scene) else ""
-)
+@pytest.mark.parametrize(("number", "scene"), list(enumerate(some_scenes())), ids=titled)
 def test_a_fault(cluster: Cluster, number: int, scene: Scene) -> None:
     """Every stream completes with the tokens of the undisturbed run, after a short gap, and nothing is left behind."""
     if scene.how in (How.BLOCK, How.BLOCK_PAIR, How.BLOCK_KV):

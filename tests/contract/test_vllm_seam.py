@@ -32,6 +32,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import AsyncMPClient, EngineCoreClient
+from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.metrics.stats import PrefillStats, SchedulerStats
 
@@ -85,6 +86,19 @@ def test_async_llm_makes_its_engine_core_where_ours_is_put_in() -> None:
     assert {"vllm_config", "executor_class", "log_stats", "log_requests"} <= set(parameters(AsyncLLM.__init__))
     assert parameters(AsyncLLM.check_admission) == parameters(RouterLLM.check_admission) == ["n", "request_id"]
     assert "self.check_admission(" in inspect.getsource(AsyncLLM), "called before a request is registered"
+
+
+def test_what_forgets_a_request_that_is_not_taken_stands_on() -> None:
+    """router/front_half.py: one method registers a request and hands it on, but for several sequences, where vLLM forgets them itself."""
+    body = inspect.getsource(AsyncLLM._add_request)
+    assert parameters(AsyncLLM._add_request) == ["request", "prompt", "parent_req", "index", "queue"]
+    assert body.index("self.output_processor.add_request(") < body.index("await self.engine_core.add_request_async(")
+    several = inspect.getsource(AsyncLLM.add_request).partition("ParentRequest(request)")[2]
+    assert "await self._add_request(" not in several
+    assert several.index("except BaseException:") < several.index("await self.abort(parent_request.request_id, internal=True)")
+    assert inspect.getsource(AsyncLLM).count("self.engine_core.add_request_async(") == 3, "the third registers nothing"
+    assert parameters(OutputProcessor.has_request) == ["request_id"]
+    assert parameters(AsyncLLM.abort) == parameters(RouterLLM.abort) == ["request_id", "internal"]
 
 
 def test_all_that_async_llm_asks_of_its_engine_core_is_answered() -> None:

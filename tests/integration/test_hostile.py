@@ -19,7 +19,7 @@ from cluster.messages import Hello
 from core.config import ApiKeysConfig
 from core.ids import RouterId
 from router.keys import KeyRing
-from router.served_paths import NOT_SERVED
+from router.served_paths import NOT_SERVED, WITHOUT_KEY
 from tests.support.eventually import assert_eventually
 from tests.support.router_server import MAX_MODEL_LEN, MODEL, RouterServer, router_server
 
@@ -58,13 +58,14 @@ class Stall:
 
 # -- bodies ------------------------------------------------------------------------------------------------------------------
 
-NUMBERS = ["1e999", "-1e999", "NaN", "Infinity", "-1", "1" + "0" * 30, "9" * 5000, "true", '"x"', "[]", "{}", "[[]]", "null"]
+NUMBERS = ["1e999", "-1e999", "NaN", "Infinity", "-1", "1" + "0" * 30, "9" * 5000, "true", '"x"', "[]", "{}", "[[]]", "null", f'"{10**20}"']
 NUMERIC: dict[str, tuple[dict[str, Any], str]] = {
     "/v1/completions": (
         PROMPT,
         "temperature max_tokens n top_k top_p min_p seed logprobs prompt_logprobs min_tokens presence_penalty frequency_penalty "
         "repetition_penalty length_penalty stop_token_ids logit_bias truncate_prompt_tokens stream_interval thinking_token_budget "
-        "allowed_token_ids bad_words stop stream_options vllm_xargs cache_salt response_format structured_outputs prompt model",
+        "allowed_token_ids bad_words stop stream_options vllm_xargs cache_salt response_format structured_outputs prompt model best_of "
+        "repetition_detection",
     ),
     "/v1/chat/completions": (
         CHAT,
@@ -103,6 +104,9 @@ REFUSED: dict[str, tuple[str, bytes]] = {
     "ten million levels": ("/v1/completions", b"[" * 10_000_000),
     "a schema of 80 levels": ("/v1/completions", said(PROMPT, structured_outputs={"json": json.loads('{"items":' * 80 + "{}" + "}" * 80)})),
     "n": ("/v1/completions", said(PROMPT, n=100_000)),
+    "n in quotes": ("/v1/completions", said(PROMPT, n="3000")),
+    "n with a fraction": ("/v1/completions", said(PROMPT, n=300.0)),
+    "ten megabytes to count": ("/v1/messages/count_tokens", content_of("a" * 10_000_000)),
     "many prompts": ("/v1/completions", said(PROMPT, prompt=["a"] * 100_000)),
     "longer than the model": ("/v1/completions", said(PROMPT, prompt=[500] * (MAX_MODEL_LEN + 1))),
     "a million tokens": ("/v1/completions", said(PROMPT, prompt=[20] * 1_000_000)),
@@ -163,6 +167,42 @@ async def test_every_bad_body_is_refused_and_nobody_waits_for_it() -> None:
         watching.cancel()
         assert (await client.post("/v1/completions", json=PROMPT)).is_success
     assert strange == []
+
+
+TOO_LARGE: dict[str, dict[str, Any]] = {
+    "an integer": {"top_k": 10**20},
+    "an integer in quotes": {"top_k": str(10**20)},
+    "a part of one": {"stream_interval": f" {10**20}.0 "},
+    "inside": {"repetition_detection": {"max_pattern_size": 10**20, "min_count": 2}},
+    "inside, in quotes": {"repetition_detection": {"max_pattern_size": str(10**20), "min_count": 2}},
+    "of vLLM's own": {"vllm_xargs": {"a": [1, 10**20]}},
+    "in a constraint": {"structured_outputs": {"json": {"type": "integer", "maximum": 10**20}}},
+}
+"""Numbers that vLLM takes, and that no message to a worker can hold."""
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_numbers_that_cannot_be_sent_leave_nothing_behind(n: int) -> None:
+    """400 with words for each, and vLLM's front half has forgotten it, however often."""
+    async with serving() as (server, client):
+        for name, extra in TOO_LARGE.items():
+            for stream in (False, True):
+                answer = await client.post("/v1/completions", json={**PROMPT, **extra, "n": n, "temperature": 1.0, "stream": stream})
+                assert (answer.status_code, bool(answer.json()["error"]["message"])) == (400, True), (name, answer.text)
+        assert server.held() == []
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_what_the_gate_does_not_see_leaves_nothing_behind(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever cannot be encoded is forgotten by vLLM's front half too, and is told as the client's mistake."""
+    monkeypatch.setattr("router.gate.vetted_body", lambda body: body)
+    async with serving() as (server, client):
+        for _ in range(50):
+            answer = await client.post("/v1/completions", json={**PROMPT, "top_k": str(10**20), "n": n, "temperature": 1.0})
+            assert answer.status_code == 400
+            assert "cannot be sent to a worker" in answer.json()["error"]["message"]
+        processor = server.llm.output_processor
+        assert (server.held(), processor.request_states, processor.parent_requests, dict(processor.external_req_ids)) == ([], {}, {}, {})
 
 
 async def test_nothing_of_hand_offs_is_taken_from_a_client() -> None:
@@ -260,14 +300,30 @@ async def test_a_body_that_announces_more_than_it_brings() -> None:
 
 async def test_keys_over_http() -> None:
     """Off the list, everything is 401, Baton's own routes and the documentation too; a key opens it."""
-    keys = KeyRing(ApiKeysConfig(env="K"), environment={"K": "alice=a-key"})
+    keys = KeyRing(ApiKeysConfig(env="K"), environment={"K": "alice=a-key-0123456789"})
     async with serving(keys=keys) as (_, client):
         for path in ("/v1/models", "/v1/baton/workers", "/v1/baton/status", "/metrics", "/docs", "/openapi.json", "/nowhere"):
             answer = await client.get(path)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
         assert (await client.get("/health")).status_code == 200
-        for headers in ({"authorization": "Bearer a-key"}, {"x-api-key": "a-key"}):
+        for headers in ({"authorization": "Bearer a-key-0123456789"}, {"x-api-key": "a-key-0123456789"}):
             assert (await client.post("/v1/completions", json=PROMPT, headers=headers)).is_success
+
+
+async def test_no_options_opens_a_route() -> None:
+    """Without a key, neither as browsers ask before a request nor in any other way, no path tells what is behind it, mounts included."""
+    keys = KeyRing(ApiKeysConfig(env="K"), environment={"K": "alice=a-key-0123456789"})
+    origin, method = {"origin": "https://page.example"}, {"access-control-request-method": "GET"}
+    async with serving(keys=keys) as (server, client):
+        paths = {str(getattr(route, "path", "/")) for route in server.app.routes}
+        assert {"/metrics", "/v1/models", "/v1/baton/status"} <= paths
+        for path in sorted(paths - WITHOUT_KEY | {"/metrics/", "/metricsx", "/metrics/x", "//metrics", "/nowhere", "/"}):
+            url = path.replace("{", "").replace("}", "")
+            for headers in ({}, origin, method):
+                answer = await client.request("OPTIONS", f"{server.url}{url}", headers=headers)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (401, 401), (path, headers)
+            answer = await client.request("OPTIONS", f"{server.url}{url}", headers=origin | method)
+            assert answer.text in {"OK", "Disallowed CORS origin"}, path  # as `allowed_origins` is; these are the middleware's words
 
 
 # -- the data plane ----------------------------------------------------------------------------------------------------------

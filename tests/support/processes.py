@@ -76,9 +76,9 @@ class ServerProcess:
             raise AssertionError(f"process {self.pid} has not ended in {limit_s:g} s:\n{self.output}") from None
 
     def survivors(self) -> list[psutil.Process]:
-        """Every process of this server that lives, orphans included: those of its session, and those that have its ``TMPDIR``.
+        """Every process of this server that lives, orphans included: those that did not detach, and those that have its ``TMPDIR``.
 
-        Either alone would miss some: a process may start a session, and one that sets its title overwrites its environment.
+        Either alone would miss some: a process may detach itself, and one that sets its title overwrites its environment.
         """
         return [process for process in psutil.process_iter() if _is_of(process, self.pid, str(self.home))]
 
@@ -90,10 +90,10 @@ class ServerProcess:
         self._process.wait(10.0)
 
 
-def _is_of(process: psutil.Process, session: int, temp_dir: str) -> bool:
+def _is_of(process: psutil.Process, leader: int, temp_dir: str) -> bool:
     try:
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return os.getsid(process.pid) == session or process.environ().get("TMPDIR") == temp_dir
+        return os.getsid(process.pid) == leader or process.environ().get("TMPDIR") == temp_dir
     except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):  # gone meanwhile, or somebody else's
         return False

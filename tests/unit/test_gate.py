@@ -15,11 +15,12 @@ from core.ids import RouterId
 from router.gate import Gate
 from router.keys import KeyRing
 from router.routes import BatonHeaders
-from router.served_paths import INFERENCE, SERVED, WITHOUT_KEY
+from router.served_paths import INFERENCE, SERVED, SMALL, SMALL_BYTES, WITHOUT_KEY
 
-KEYS = KeyRing(ApiKeysConfig(env="K"), environment={"K": "alice=a-key,bob=b-key"})
+KEYS = KeyRing(ApiKeysConfig(env="K"), environment={"K": "alice=a-key-0123456789,bob=b-key-0123456789"})
 JSON = (b"content-type", b"application/json")
 LIMIT = 1024
+PREFLIGHT = ((b"origin", b"https://page.example"), (b"access-control-request-method", b"GET"))
 
 
 class App:
@@ -95,13 +96,13 @@ async def ask(
 
 CREDENTIALS: dict[str, tuple[tuple[bytes, bytes] | None, str | None]] = {
     "none": (None, None),
-    "bearer": ((b"authorization", b"Bearer a-key"), "alice"),
-    "bearer in small letters": ((b"authorization", b"bearer b-key"), "bob"),
-    "as Anthropic's clients do": ((b"x-api-key", b"b-key"), "bob"),
-    "unknown": ((b"authorization", b"Bearer c-key"), None),
+    "bearer": ((b"authorization", b"Bearer a-key-0123456789"), "alice"),
+    "bearer in small letters": ((b"authorization", b"bearer b-key-0123456789"), "bob"),
+    "as Anthropic's clients do": ((b"x-api-key", b"b-key-0123456789"), "bob"),
+    "unknown": ((b"authorization", b"Bearer c-key-0123456789"), None),
     "empty": ((b"authorization", b"Bearer "), None),
-    "another scheme": ((b"authorization", b"Basic a-key"), None),
-    "no scheme": ((b"authorization", b"a-key"), None),
+    "another scheme": ((b"authorization", b"Basic a-key-0123456789"), None),
+    "no scheme": ((b"authorization", b"a-key-0123456789"), None),
     "bytes that are no text": ((b"authorization", b"Bearer \xff\xfe"), None),
 }
 
@@ -138,12 +139,22 @@ async def test_below_a_route_prefix() -> None:
 
 
 async def test_a_browser_may_ask_whether_it_may_ask() -> None:
-    """A preflight cannot carry a key. Another OPTIONS needs one."""
+    """A preflight cannot carry a key. It is handed on without its path: for the middleware that answers these, and for no route."""
     app = App()
-    assert (
-        await ask(Gate(app, LIMIT, KEYS), "/v1/completions", (b"access-control-request-method", b"POST"), method="OPTIONS")
-    ).status == 200
-    assert (await ask(Gate(app, LIMIT, KEYS), "/v1/completions", method="OPTIONS")).status == 401
+    assert (await ask(Gate(app, LIMIT, KEYS), "/metrics", *PREFLIGHT, method="OPTIONS", raw_path=b"/metrics")).status == 200
+    assert (app.scope["path"], app.scope["raw_path"]) == ("*", b"*")
+    assert (await ask(Gate(app, LIMIT, KEYS), "/baton/metrics", *PREFLIGHT, method="OPTIONS", root_path="/baton")).status == 200
+    assert app.scope["path"] == "*"
+
+
+@pytest.mark.parametrize("headers", [(), PREFLIGHT[:1], PREFLIGHT[1:]], ids=["neither", "an origin", "a method"])
+async def test_another_options_needs_a_key(headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    """No middleware answers it, so a route would."""
+    app, key = App(), (b"x-api-key", b"a-key-0123456789")
+    assert (await ask(Gate(app, LIMIT, KEYS), "/metrics", *headers, method="OPTIONS")).status == 401
+    assert app.asked == 0
+    assert (await ask(Gate(app, LIMIT, KEYS), "/metrics", *headers, key, method="OPTIONS")).status == 200
+    assert app.scope["path"] == "/metrics"
 
 
 async def test_without_keys_everybody_is_served() -> None:
@@ -180,7 +191,7 @@ async def test_too_much_to_do(path: str) -> None:
 async def test_what_costs_workers_nothing_is_served_under_overload() -> None:
     """How it goes can be asked then most of all. Keys come first: strangers learn nothing of the load."""
     gate = Gate(App(), LIMIT, KEYS, lambda: ("full", 3.4))
-    key = (b"x-api-key", b"a-key")
+    key = (b"x-api-key", b"a-key-0123456789")
     assert [(await ask(gate, path, key, method="GET")).status for path in ("/v1/models", "/metrics", "/v1/baton/status")] == [200] * 3
     assert (await ask(gate)).status == 401
     assert (await ask(gate, "/v1/completions", key)).headers["retry-after"] == "4"
@@ -253,6 +264,15 @@ async def test_after_the_body_the_app_hears_of_a_client_that_leaves() -> None:
 
     await Gate(app, LIMIT)({"type": "http", "method": "POST", "path": "/x", "headers": [(b"content-length", b"2"), JSON]}, receive, send)
     assert [message["type"] for message in heard] == ["http.request", "http.disconnect"]
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/detokenize", "/v1/messages/count_tokens"])
+async def test_what_only_tokenises_takes_less(path: str) -> None:
+    """A megabyte, for no model's context limits it; other routes take what the configuration says."""
+    app = App()
+    assert (await ask(Gate(app, 4 * SMALL_BYTES), path, (b"content-length", str(SMALL_BYTES + 1).encode()))).status == 413
+    assert (await ask(Gate(app, 4 * SMALL_BYTES), body=[b'{"prompt":"' + b"x" * SMALL_BYTES + b'"}'])).status == 200
+    assert path in SMALL
 
 
 @pytest.mark.parametrize("kind", [b"application/json", b"Application/JSON; charset=utf-8", b"application/vnd.x+json"])

@@ -10,7 +10,9 @@ import pytest
 
 from core.config import ApiKeysConfig
 from core.errors import ConfigError
-from router.keys import KeyRing, parse_keys
+from router.keys import SHORTEST, KeyRing, parse_keys
+
+ONE, TWO = "s1-0123456789abcdef", "s2-0123456789abcdef"
 
 
 class Clock:
@@ -34,12 +36,14 @@ def write(path: Path, text: str, version: int) -> None:
 
 
 FORMS = {
-    "name=key": ("alice=secret-1", {"secret-1": "alice"}),
-    "just keys, called by their place": ("secret-1\nsecret-2", {"secret-1": "key-1", "secret-2": "key-2"}),
-    "commas, blanks and comments": ("# clients\n a = s1 , b=s2 # old\n\n,", {"s1": "a", "s2": "b"}),
-    "base64 keys end in =": ("bob=QUJD==\nREVG==", {"QUJD==": "bob", "REVG==": "key-2"}),
-    "the same line twice": ("a=s1\na=s1", {"s1": "a"}),
-    "two keys of one client, while it changes them": ("a=s1\na=s2", {"s1": "a", "s2": "a"}),
+    "name=key": (f"alice={ONE}", {ONE: "alice"}),
+    "just keys, called by their place": (f"{ONE}\n{TWO}", {ONE: "key-1", TWO: "key-2"}),
+    "commas, blanks and comments": (f"# clients\n a = {ONE} , b={TWO} # old, c={ONE}\n\t# more\n,", {ONE: "a", TWO: "b"}),
+    "a # within a key is a part of it": (f"alice=pa#ss{ONE},bob={TWO}#", {f"pa#ss{ONE}": "alice", f"{TWO}#": "bob"}),
+    "base64 keys end in =": (f"bob={ONE}==\nc={TWO}=", {f"{ONE}==": "bob", f"{TWO}=": "c"}),
+    "the same line twice": (f"a={ONE}\na={ONE}", {ONE: "a"}),
+    "two keys of one client, while it changes them": (f"a={ONE}\na={TWO}", {ONE: "a", TWO: "a"}),
+    "the shortest": (f"a={'x' * SHORTEST}", {"x" * SHORTEST: "a"}),
 }
 
 
@@ -55,19 +59,38 @@ def test_entries(tmp_path: Path, text: str, keys: dict[str, str]) -> None:
 WRONG = {
     "nothing": "",
     "comments only": "# a=b\n",
-    "a blank in a key": "a=b c",
-    "one key of two clients": "a=s1\nb=s1",
-    "no ASCII": "a=schlüssel",
+    "a blank in a key": f"a={ONE} {TWO}",
+    "one key of two clients": f"a={ONE}\nb={ONE}",
+    "no ASCII": f"a={ONE}schlüssel",
+    "a name that is none": f"a b={ONE}",
+    "too short": f"a={'x' * (SHORTEST - 1)}",
+    "too short and without a name": "secret",
+}
+UNSET = {
+    "no key": "alice=",
+    "no key yet": "alice=  # to be set",
+    "no key yet, with commas": f"bob={ONE},alice = ,",
+    "a long name": "the-name-of-a-long-running-client=",
+    "signs only": "alice=" + "=" * SHORTEST,
+    "no name": f"={ONE}",
+    "base64 without a name": f"{ONE}==",
 }
 
 
-@pytest.mark.parametrize("text", WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize("text", [*WRONG.values(), *UNSET.values()], ids=[*WRONG, *UNSET])
 def test_what_cannot_be_used_is_refused_without_telling_keys(text: str) -> None:
     """The message names the entry, never what is in it."""
     with pytest.raises(ConfigError) as caught:
         parse_keys(text, "router.api_keys.file (k)")
     assert "router.api_keys.file" in str(caught.value)
-    assert not [secret for secret in ("s1", "b c", "schlüssel") if secret in str(caught.value)]
+    assert not [secret for secret in (ONE, TWO, "xxx", "secret", "schlüssel") if secret in str(caught.value)]
+
+
+@pytest.mark.parametrize("text", UNSET.values(), ids=UNSET.keys())
+def test_an_entry_without_a_key_is_no_key(text: str) -> None:
+    """A name alone would open the door to whoever types it. The message says what to write."""
+    with pytest.raises(ConfigError, match=r"name=key.*openssl rand -hex 32"):
+        parse_keys(text, "router.api_keys.file (k)")
 
 
 def test_a_place_that_is_not_there_keeps_the_router_from_starting(tmp_path: Path) -> None:
@@ -79,25 +102,25 @@ def test_a_place_that_is_not_there_keeps_the_router_from_starting(tmp_path: Path
 
 def test_keys_from_the_environment() -> None:
     """The variable holds what a file would."""
-    assert KeyRing(ApiKeysConfig(env="KEYS"), environment={"KEYS": "a=s1,b=s2"}).name_of("s2") == "b"
+    assert KeyRing(ApiKeysConfig(env="KEYS"), environment={"KEYS": f"a={ONE},b={TWO}"}).name_of(TWO) == "b"
 
 
 def test_a_changed_file_is_read_again_within_a_second(tmp_path: Path) -> None:
     """New keys come, old ones go, without a restart; between two looks the file is not touched."""
     clock, path = Clock(), tmp_path / "keys"
-    ring = ring_of(path, "a=old", clock)
-    write(path, "a=new", 2)
+    ring = ring_of(path, f"a={ONE}", clock)
+    write(path, f"a={TWO}", 2)
     clock.now_s = 0.9
-    assert (ring.name_of("old"), ring.name_of("new")) == ("a", None)
+    assert (ring.name_of(ONE), ring.name_of(TWO)) == ("a", None)
     clock.now_s = 1.0
-    assert (ring.name_of("old"), ring.name_of("new")) == (None, "a")
+    assert (ring.name_of(ONE), ring.name_of(TWO)) == (None, "a")
 
 
 @pytest.mark.parametrize("how", ["gone", "empty", "a directory"])
 def test_a_file_that_becomes_unusable_changes_nothing(tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture) -> None:
     """The keys stay as they were, a warning is logged, and the file is read when it is whole again."""
     clock, path = Clock(), tmp_path / "keys"
-    ring = ring_of(path, "a=old", clock)
+    ring = ring_of(path, f"a={ONE}", clock)
     path.unlink()
     if how == "empty":
         write(path, "", 2)
@@ -105,28 +128,28 @@ def test_a_file_that_becomes_unusable_changes_nothing(tmp_path: Path, how: str, 
         path.mkdir()
     clock.now_s = 5.0
     with caplog.at_level(logging.WARNING):
-        assert ring.name_of("old") == "a"
+        assert ring.name_of(ONE) == "a"
     assert "stay as they were" in caplog.text
     if how == "a directory":
         path.rmdir()
-    write(path, "a=new", 3)
+    write(path, f"a={TWO}", 3)
     clock.now_s = 10.0
-    assert (ring.name_of("old"), ring.name_of("new")) == (None, "a")
+    assert (ring.name_of(ONE), ring.name_of(TWO)) == (None, "a")
 
 
 def test_a_file_that_everybody_can_read_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It works all the same: it may be meant."""
     path = tmp_path / "keys"
-    write(path, "a=s1", 1)
+    write(path, f"a={ONE}", 1)
     path.chmod(0o644)
     with caplog.at_level(logging.WARNING):
-        assert KeyRing(ApiKeysConfig(file=str(path))).name_of("s1") == "a"
+        assert KeyRing(ApiKeysConfig(file=str(path))).name_of(ONE) == "a"
     assert "chmod 600" in caplog.text
 
 
 def test_no_key_is_kept_or_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Neither in the object nor in the log."""
     with caplog.at_level(logging.DEBUG):
-        ring = ring_of(tmp_path / "keys", "alice=secret-1")
-        ring.name_of("secret-2")
-    assert "secret-" not in repr(vars(ring)) + caplog.text
+        ring = ring_of(tmp_path / "keys", f"alice={ONE}")
+        ring.name_of(TWO)
+    assert "0123456789abcdef" not in repr(vars(ring)) + caplog.text
