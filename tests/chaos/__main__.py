@@ -46,7 +46,7 @@ def main() -> int:
     if everything or arguments.overload:
         say("overload: a ramp, then four times what was sustained for a minute")
         overloaded = overload(60.0)
-        broken += overloaded.broken()
+        broken += overloaded.broken() + overloaded.late()
         _tell("overload", overloaded.markdown(), overloaded.markdown(), page)
     if everything or arguments.soak:
         seconds = arguments.soak or SOAK_S

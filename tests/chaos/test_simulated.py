@@ -22,8 +22,8 @@ def titled(value: object) -> str:
     return f"{value.title}, {value.step}" if isinstance(value, Scene) else ""
 
 
-BUSY_S = 2.0
-"""What a busy machine may add to a gap. ``make chaos`` adds nothing."""
+BUSY_S = 6.0
+"""What a busy machine may add to a gap; still less than it takes a lease or the controller to notice. ``make chaos`` adds nothing."""
 
 
 @pytest.fixture(scope="module")
