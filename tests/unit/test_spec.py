@@ -24,7 +24,7 @@ TABLE: dict[str, tuple[dict[str, Any], set[Role]]] = {
     "one pool's engine": ({"decode": {"engine_args": {"max_num_seqs": 5}}}, {D}),
     "every engine": ({"engine": {"args": {"max_num_seqs": 5}}}, {P, D}),
     "leases": ({"kv_transfer": {"lease_s": 20}}, {P, D}),
-    "heartbeats, which both ends keep": ({"router": {"heartbeat_s": 0.3}}, {P, D}),
+    "heartbeats, which both ends keep": ({"router": {"heartbeat_s": 0.2}}, {P, D}),
 }
 
 
