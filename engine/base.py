@@ -88,7 +88,10 @@ class Engine(ABC):
 
     @abstractmethod
     async def abort(self, legs: Sequence[LegId]) -> None:
-        """Ends requests at once and frees their blocks. No output follows. Unknown and finished ids are ignored."""
+        """Ends requests at once and frees their blocks. Unknown and finished ids are ignored.
+
+        Outputs that were on their way may still come; none does behind the first output of anything added later.
+        """
 
     @abstractmethod
     async def release(self, legs: Sequence[LegId]) -> None:
