@@ -70,6 +70,8 @@ class Dispatcher:
         self._entries: dict[RequestId, Entry] = {}
         self._owners: dict[LegId, RequestId] = {}
         self._inflight = self._workers.inflight
+        self._cut_off: set[WorkerId] = set()
+        """Members that cannot be reached now."""
         self._on_trial: RequestId | None = None
         """The one request that is tried although its next loss would be its last."""
         self._sweep: Timer | None = None
@@ -91,9 +93,11 @@ class Dispatcher:
         self._workers.leave(worker)
         self.worker_lost(worker, reason)
         self._inflight.forget(worker)
+        self._cut_off.discard(worker)
 
     def worker_lost(self, worker: WorkerId, reason: str) -> None:
         """The worker can no longer be reached, or its life is over."""
+        self._cut_off.add(worker)
         for entry in list(self._entries.values()):
             lost = [leg for leg, holder in entry.flow.legs.items() if holder == worker]
             for leg in lost:
@@ -185,6 +189,10 @@ class Dispatcher:
     def received(self, link: WorkerLink, message: FromWorker, frames: list[bytes]) -> None:
         """One message of a worker's present life."""
         worker = link.card.worker
+        if worker in self._cut_off:
+            self._cut_off.remove(worker)
+            for each in self._entries.values():
+                each.flow.handle(e.WorkerBack(worker))
         if isinstance(message, StepOutputs):
             self._step(link, message, frames)
         elif isinstance(message, Pulse):

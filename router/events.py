@@ -94,6 +94,13 @@ class WorkerLost:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerBack:
+    """A worker that was lost is heard again, in the same life: its engine has not ended."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
 class GivenUp:
     """Somebody who keeps time, or counts room, says that there is no point in going on."""
 
@@ -106,4 +113,4 @@ class Aborted:
     """The client is gone, or the front half saw a stop string."""
 
 
-Event = Planned | NoRoom | Woken | LegOutput | Refused | MoveAsked | LegFailed | WorkerLost | GivenUp | Aborted
+Event = Planned | NoRoom | Woken | LegOutput | Refused | MoveAsked | LegFailed | WorkerLost | WorkerBack | GivenUp | Aborted

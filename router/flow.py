@@ -36,6 +36,7 @@ from router.events import (
     Planned,
     Refused,
     Woken,
+    WorkerBack,
     WorkerLost,
 )
 from router.instructions import AbortLeg, AskPlan, Fail, Finished, Instruction, Pass, Pause, SendLeg, Wait
@@ -69,6 +70,8 @@ class Flow:
     kept: KVHandle | None = None
     """The prompt, computed and kept for a decode worker that has not read it for certain."""
     _legs: int = 0
+    _cut_off: list[WorkerId] = field(default_factory=list)
+    """Workers whose loss counts though only the connection to them is known to have ended."""
     _since_loss: int = 0
     """Tokens made since an engine ended under it."""
     _plan: Plan | None = None
@@ -101,6 +104,8 @@ class Flow:
             return self._of_leg(event) if event.leg in self._running else []
         if isinstance(event, WorkerLost):
             return self._lost(event)
+        if isinstance(event, WorkerBack):
+            return self._back(event.worker)
         if isinstance(event, Planned):
             return self._planned(event.plan) if self.phase is Phase.PLANNING else []
         if isinstance(event, NoRoom):
@@ -216,11 +221,19 @@ class Flow:
             self._forget_kept()
         if event.worker in self._running.values():
             self._running = {leg: worker for leg, worker in self._running.items() if worker != event.worker}
+            self._cut_off.append(event.worker)
             return self._lost_engine(event.worker, f"worker {event.worker} was lost: {event.reason}")
         if keeper_lost and self.phase is Phase.DECODING:
             # The decode worker may be waiting for bytes that never come. Nothing of it has reached the client.
             self._excluded.add(event.worker)
             return [*self._abort_all(), self._ask()]
+        return []
+
+    def _back(self, worker: WorkerId) -> list[Instruction]:
+        """It was not this request that ended the worker, for nothing has."""
+        if worker in self._cut_off:
+            self._cut_off.remove(worker)
+            self.losses = max(0, self.losses - 1)
         return []
 
     def _lost_engine(self, worker: WorkerId, reason: str) -> list[Instruction]:

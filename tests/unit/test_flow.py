@@ -26,6 +26,7 @@ from router.events import (
     Planned,
     Refused,
     Woken,
+    WorkerBack,
     WorkerLost,
 )
 from router.flow import Flow, Phase
@@ -271,6 +272,7 @@ AFTER_DONE: list[Event] = [
     MoveAsked(L0, ""),
     LegFailed(L0, ""),
     WorkerLost(P, ""),
+    WorkerBack(P),
     GivenUp(FailKind.LOST, ""),
     Aborted(),
 ]
@@ -322,6 +324,22 @@ def test_a_request_that_ends_engines_is_given_up() -> None:
     said = flow.handle(LegFailed(L2, "died too"))
     assert said == [Fail(FailKind.LOST, "died too; given up after 3 engines ended under it"), Finished()]
     assert flow.legs == {}
+
+
+def test_a_worker_that_comes_back_was_no_loss() -> None:
+    """A connection that breaks again and again ends no request; an engine that said it has failed stays a loss."""
+    flow, _ = after(COUNTS)
+    for number in range(9):
+        flow.handle(Planned(Plan(D, D)))
+        flow.handle(WorkerLost(D, "the connection broke"))
+        assert flow.losses == 1
+        flow.handle(WorkerBack(D))
+        flow.handle(WorkerBack(D))
+        assert (flow.losses, flow.losses_ever) == (0, number + 1)
+    flow.handle(Planned(Plan(D, D)))
+    flow.handle(LegFailed(leg_id(R, 9), "died"))
+    flow.handle(WorkerBack(D))
+    assert flow.losses == 1
 
 
 def test_going_on_makes_up_for_losses() -> None:
@@ -528,6 +546,10 @@ class AnyOrder(RuleBasedStateMachine):
             if leg.worker == worker:
                 leg.running = leg.keeps = False
         self.feed(WorkerLost(worker, "gone"))
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def back(self, worker: WorkerId) -> None:
+        self.feed(WorkerBack(worker))
 
     @precondition(lambda self: self.cluster.asks > 2 or len(self.cluster.client) > 2)
     @rule()
