@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from core.ids import Epoch, WorkerId
+from core.step_model import StepModel
 
 
 class Role(StrEnum):
@@ -36,6 +37,18 @@ class EngineFacts(msgspec.Struct, frozen=True):
     max_num_batched_tokens: int
 
 
+class OthersLoad(msgspec.Struct, frozen=True):
+    """What a worker has taken on for all routers but the one it tells: that one keeps books of its own, which are never stale."""
+
+    legs: int = 0
+    prompt_tokens: int = 0
+    """Prompt tokens of legs that compute their prompt there and have not told a token yet."""
+    decoding: int = 0
+    """Legs that have told a token and go on."""
+    context_tokens: int = 0
+    """Prompt and output tokens of those that decode, all together."""
+
+
 class WorkerLoad(msgspec.Struct, frozen=True):
     """A worker's load at one moment. Old the moment it is sent: a router adds its own dispatches to it."""
 
@@ -47,6 +60,10 @@ class WorkerLoad(msgspec.Struct, frozen=True):
     """Blocks of finished prefills kept for a decode worker that has not read them yet; part of the used ones."""
     stranded_blocks: int = 0
     """Leased blocks nobody can come for any more and that are not free yet: past their lease, or of a router that is gone."""
+    others: OthersLoad = OthersLoad()
+    """What it does for other routers."""
+    step: StepModel | None = None
+    """How long its steps take, fitted to those it has made; None until there were enough."""
 
 
 class WorkerCard(msgspec.Struct, frozen=True):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from core.ids import LegId
+from core.step_model import StepWork
 from engine.base import Transfer
 from engine.sim_blocks import BlockEvent
 from engine.sim_request import Emitted, RemotePrompt, SimSequence
-from engine.sim_timing import StepWork
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):

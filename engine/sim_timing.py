@@ -10,18 +10,7 @@ from pathlib import Path
 import msgspec
 
 from core.errors import ConfigError
-
-
-class StepWork(msgspec.Struct, frozen=True):
-    """What one step computes."""
-
-    prefill_tokens: int = 0
-    prefill_squares: int = 0
-    """Sum over prefill chunks of end^2 - start^2, in tokens: tokens^2 for a whole prompt, however it is cut into chunks."""
-    batch: int = 0
-    """Requests that compute one token after an existing context."""
-    context_tokens: int = 0
-    """Tokens those requests attend to, all together."""
+from core.step_model import StepModel, StepWork
 
 
 class ConstantTime(msgspec.Struct, frozen=True, tag="constant", forbid_unknown_fields=True):
@@ -37,20 +26,8 @@ class ConstantTime(msgspec.Struct, frozen=True, tag="constant", forbid_unknown_f
         return self.seconds
 
 
-class PolynomialTime(msgspec.Struct, frozen=True, tag="polynomial", forbid_unknown_fields=True):
+class PolynomialTime(StepModel, frozen=True, tag="polynomial", forbid_unknown_fields=True):
     """``a + b*tokens + c*tokens^2`` for prefill, ``a + b*batch + c*context`` for decode; a mixed step pays the larger ``a`` once."""
-
-    prefill_base_s: float = 0.0
-    prefill_token_s: float = 0.0
-    prefill_square_s: float = 0.0
-    decode_base_s: float = 0.0
-    decode_request_s: float = 0.0
-    decode_context_s: float = 0.0
-
-    def step_s(self, work: StepWork) -> float:
-        base = max(self.prefill_base_s if work.prefill_tokens else 0.0, self.decode_base_s if work.batch else 0.0)
-        prefill = self.prefill_token_s * work.prefill_tokens + self.prefill_square_s * work.prefill_squares
-        return base + prefill + self.decode_request_s * work.batch + self.decode_context_s * work.context_tokens
 
 
 class PrefillRow(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from router.cluster_client import ClusterClient
+from router.unreadable import refuse_unreadable
 
 _DEFAULT_SERVER_ARGS: Mapping[str, Any] = {
     "enable_prompt_tokens_details": True,  # clients see in `usage` what the prefix cache saved them
@@ -104,6 +105,7 @@ def build_server(model: str, served_name: str, config: VllmConfig, server_args: 
 async def connect_server(app: FastAPI, llm: RouterLLM) -> None:
     """Gives the app its engine client; it can serve afterwards."""
     await init_app_state(llm, app.state, app.state.args, ("generate",))
+    refuse_unreadable(app.state.online_renderer)
 
 
 def _as_flags(arguments: Mapping[str, Any]) -> list[str]:

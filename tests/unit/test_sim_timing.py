@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from core.errors import ConfigError
+from core.step_model import StepWork
 from engine.sim_config import SimulatedEngineConfig
-from engine.sim_timing import ConstantTime, DecodeRow, PolynomialTime, PrefillRow, StepWork, TableTime, interpolate, load_table
+from engine.sim_timing import ConstantTime, DecodeRow, PolynomialTime, PrefillRow, TableTime, interpolate, load_table
 
 TABLE = TableTime(
     prefill=(PrefillRow(100, 0.01), PrefillRow(300, 0.05)),
