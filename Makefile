@@ -7,7 +7,7 @@ TORCH_CPU ?= $(or $(PIP_FIND_LINKS),https://download.pytorch.org/whl/cpu/torch/)
 COMPILE := $(BIN)/uv pip compile --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit check format bench chaos lock clean
+.PHONY: help setup demo test test-unit check format bench goodput chaos lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ format: setup ## Mend what ruff can mend
 
 bench: setup ## Measure against a plain vLLM server, side by side; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
+
+goodput: setup ## Compare policies and set-ups on recorded traffic, simulated; writes docs/goodput.md (ARGS=--quick for minutes instead of hours)
+	@$(BIN)/python -m benchmarks.goodput $(ARGS)
 
 chaos: setup ## Break everything at every step, soak and overload; writes docs/reliability.md (ONLY=--simulated is a part)
 	@$(BIN)/python -m tests.chaos $(ONLY)

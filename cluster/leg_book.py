@@ -1,4 +1,4 @@
-"""The legs of one worker: whose each is, what kind, how long, and whether it has told a token yet. Pure book-keeping."""
+"""The legs of one worker: whose each is, what kind, how long, and how many tokens it has told. Pure book-keeping."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cluster.admission import Room, blocks, computes_prompt
 from cluster.messages import AddLeg, LegKind
 from core.ids import LegId, RouterId
-from core.worker import EngineFacts, WorkerLoad
+from core.worker import EngineFacts, OthersLoad, WorkerLoad
 
 
 @dataclass(slots=True)
@@ -20,7 +20,33 @@ class Leg:
     kind: LegKind
     tokens: int
     computes_prompt: bool
-    has_token: bool = False
+    told_tokens: int = 0
+
+    @property
+    def has_token(self) -> bool:
+        return self.told_tokens > 0
+
+
+@dataclass(slots=True)
+class _Sums:
+    """An ``OthersLoad`` in the making: of one router's legs, or of all."""
+
+    legs: int = 0
+    prompt_tokens: int = 0
+    decoding: int = 0
+    context_tokens: int = 0
+
+    def add(self, leg: Leg, sign: int) -> None:
+        """Counts a leg as it is now, or takes it out."""
+        self.legs += sign
+        if leg.has_token:
+            self.decoding += sign
+            self.context_tokens += sign * (leg.tokens + leg.told_tokens)
+        elif leg.computes_prompt:
+            self.prompt_tokens += sign * leg.tokens
+
+
+_NOTHING = _Sums()
 
 
 class LegBook:
@@ -28,25 +54,65 @@ class LegBook:
 
     def __init__(self) -> None:
         self._legs: dict[LegId, Leg] = {}
+        self._all = _Sums()
+        self._sums: dict[RouterId, _Sums] = {}
+        """Of routers that have legs here: what one is told of the others is asked for in every step."""
 
     def __len__(self) -> int:
         return len(self._legs)
 
     def enter(self, owner: RouterId, add: AddLeg) -> None:
         """The leg was taken."""
-        self._legs[add.leg] = Leg(owner, add.kind, add.tokens, computes_prompt(add))
+        self.end(add.leg)
+        leg = self._legs[add.leg] = Leg(owner, add.kind, add.tokens, computes_prompt(add))
+        self._count(leg, 1)
 
     def get(self, leg: LegId) -> Leg | None:
         """None once it has ended."""
         return self._legs.get(leg)
 
+    def told(self, leg: Leg, tokens: int) -> None:
+        """So many output tokens of a leg that is in the book have passed. Called for every leg in every step."""
+        own = self._sums[leg.owner]
+        if leg.told_tokens:
+            own.context_tokens += tokens
+            self._all.context_tokens += tokens
+            leg.told_tokens += tokens
+            return
+        for sums in (own, self._all):
+            sums.add(leg, -1)
+        leg.told_tokens = tokens
+        for sums in (own, self._all):
+            sums.add(leg, 1)
+
     def end(self, leg: LegId) -> None:
         """The leg finished, was aborted or failed."""
-        self._legs.pop(leg, None)
+        ended = self._legs.pop(leg, None)
+        if ended is not None:
+            self._count(ended, -1)
 
     def clear(self) -> None:
         """All of them ended."""
         self._legs.clear()
+        self._sums.clear()
+        self._all = _Sums()
+
+    def others(self, router: RouterId) -> OthersLoad:
+        """What is there for all routers but this one."""
+        everyone, own = self._all, self._sums.get(router, _NOTHING)
+        return OthersLoad(
+            legs=everyone.legs - own.legs,
+            prompt_tokens=everyone.prompt_tokens - own.prompt_tokens,
+            decoding=everyone.decoding - own.decoding,
+            context_tokens=everyone.context_tokens - own.context_tokens,
+        )
+
+    def _count(self, leg: Leg, sign: int) -> None:
+        own = self._sums.setdefault(leg.owner, _Sums())
+        own.add(leg, sign)
+        self._all.add(leg, sign)
+        if not own.legs:
+            del self._sums[leg.owner]
 
     def of_owner(self, owner: RouterId) -> list[LegId]:
         """One router's legs."""

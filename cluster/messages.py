@@ -63,6 +63,13 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """Router: I am here. Sent on connecting and at every beat; its identity is the ZMQ routing id."""
 
 
+class WantKV(msgspec.Struct, frozen=True, tag="want_kv"):
+    """Router: tell me all that your engine has cached, and from then on what changes. Asked again whenever something was missed."""
+
+    number: int
+    """Told back with the answer; grows with every time it is asked."""
+
+
 class StepOutputs(msgspec.Struct, frozen=True, tag="outputs"):
     """Worker: one engine step's outputs for this router. Followed by the frames of ``EngineCoreOutputs``."""
 
@@ -115,10 +122,39 @@ class Pulse(msgspec.Struct, frozen=True, tag="pulse"):
 
     epoch: Epoch
     load: WorkerLoad
+    kv_sequence: int = 0
+    """Of the newest ``KVChanges``: who has not seen it has missed some."""
 
 
-FromRouter = AddLeg | AbortLegs | Call | Hello
-FromWorker = StepOutputs | Refused | MoveLegs | Failed | Answer | Pulse
+class KVChanges(msgspec.Struct, frozen=True, tag="kv"):
+    """Worker: what changed in the engine's cache. To all routers that want it, the same to each; keys by ``core.block_keys.pack``."""
+
+    epoch: Epoch
+    sequence: int
+    """1 for the first of the epoch, one more with each; 0 is the empty cache before it."""
+    cleared: bool = False
+    """Forget all that was there, before the rest of this message."""
+    stored: bytes = b""
+    removed: bytes = b""
+    """None of ``stored``. May name what never was there."""
+
+
+class KVSnapshot(msgspec.Struct, frozen=True, tag="kv_all"):
+    """Worker: one part of all that the engine has cached. ``KVChanges`` go on meanwhile."""
+
+    epoch: Epoch
+    number: int
+    """Of the ``WantKV`` it answers."""
+    sequence: int
+    """Those changes, and all before, are in it. Perhaps some of the next: applying that one to it is right all the same."""
+    part: int
+    """Counted from 0."""
+    last: bool
+    keys: bytes = b""
+
+
+FromRouter = AddLeg | AbortLegs | Call | Hello | WantKV
+FromWorker = StepOutputs | Refused | MoveLegs | Failed | Answer | Pulse | KVChanges | KVSnapshot
 
 T = TypeVar("T")
 

@@ -1,7 +1,8 @@
 """A worker's inside: one engine, one socket, and the legs that routers asked for. No Ray here; ``cluster.actor`` hosts it.
 
-One loop, six tasks: messages in, engine steps out, a pulse, lost connections, a watch on the engine, KV events. Shutdown order:
-take no new leg, let the running ones end or have them moved, stop the tasks, close the socket, stop the engine.
+One loop, seven tasks: messages in, engine steps out, a pulse, lost connections, a watch on the engine, KV events in, and out what
+routers want of them. Shutdown order: take no new leg, let the running ones end or have them moved, stop the tasks, close the socket,
+stop the engine.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cluster.admission import Admission
 from cluster.channel import WorkerEnd, gather_quietly
 from cluster.drain import Drain
+from cluster.kv_feed import KVFeed
+from cluster.kv_publisher import KVPublisher
 from cluster.leg import LegHandler
 from cluster.leg_book import LegBook
 from cluster.messages import (
@@ -31,13 +34,17 @@ from cluster.messages import (
     Pulse,
     Refused,
     StepOutputs,
+    WantKV,
     decode_from_router,
     worker_mismatch,
 )
+from cluster.step_fit import StepFit
 from cluster.watchdog import StallWatch, Verdict
+from core.block_keys import BlockKeys
 from core.errors import EngineFailedError
 from core.handle import KVHandle
 from core.ids import Epoch, LegId, RouterId, WorkerId
+from core.step_model import StepModel
 from core.worker import EngineFacts, WorkerLoad
 from engine.base import Engine, StepReport, Transfer
 from engine.vllm_codec import OutputsCodec, RequestCodec
@@ -63,7 +70,8 @@ class WorkerRuntime:
     """Runs one engine for any number of routers until told to stop or until the engine dies.
 
     ``admissions`` are asked, kind by kind, whether there is room for a leg; any of them can refuse it. An engine that has legs
-    and gives no sign of life for ``stall_timeout_s`` has failed.
+    and gives no sign of life for ``stall_timeout_s`` has failed. ``step_prior`` is how long its steps are thought to take before
+    any was made; ``block_seed`` that of the keys under which routers are told what is cached.
     """
 
     def __init__(
@@ -78,6 +86,8 @@ class WorkerRuntime:
         pulse_s: float,
         stall_timeout_s: float,
         clock: Callable[[], float],
+        step_prior: StepModel | None = None,
+        block_seed: bytes = b"",
     ) -> None:
         self.worker = worker
         self.epoch = epoch
@@ -96,9 +106,12 @@ class WorkerRuntime:
         self._probe: asyncio.Task[None] | None = None
         self._drain: Drain | None = None
         self._facts: EngineFacts | None = None
+        self._block_seed = block_seed
+        self._kv: KVPublisher | None = None
         self._requests = RequestCodec()
         self._outputs = OutputsCodec()
         self._legs = LegBook()
+        self._step_fit = StepFit(step_prior)
         self._routers: set[RouterId] = set()
         self._transfers: dict[RouterId, list[Transfer]] = defaultdict(list)
         self._connection_lost = asyncio.Event()
@@ -106,15 +119,17 @@ class WorkerRuntime:
 
     async def start(self, progress: Callable[[str], None]) -> EngineFacts:
         """Loads the engine. Raises EngineFailedError."""
-        self._facts = await self._engine.start(progress)
-        return self._facts
+        facts = self._facts = await self._engine.start(progress)
+        keys = BlockKeys(self._block_seed, facts.block_size_tokens)
+        self._kv = KVPublisher(KVFeed(self.epoch, keys, facts.num_blocks), self._end)
+        return facts
 
     async def run(self) -> str:
         """Serves until cancelled, or until the engine dies: then every router has been told, and the reason is returned.
 
         Raises whatever else ends one of the loops: a worker that still answers but hears nothing would be worse than none.
         """
-        loops = (self._step, self._listen, self._pulse, self._notice_losses, self._watch, self._follow_kv_events)
+        loops = (self._step, self._listen, self._pulse, self._notice_losses, self._watch, self._follow_kv_events, self._publish)
         tasks = [asyncio.create_task(loop(), name=loop.__name__) for loop in loops]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -159,7 +174,15 @@ class WorkerRuntime:
             num_blocks=stats.num_blocks,
             leased_blocks=self._leases.blocks,
             stranded_blocks=self._leases.stranded_blocks(self._clock()),
+            step=self._step_fit.model,
         )
+
+    def _pulse_for(self, router: RouterId) -> Pulse:
+        return Pulse(self.epoch, self._told_to(router, self.load), self._publisher.sequence)
+
+    def _told_to(self, router: RouterId, load: WorkerLoad) -> WorkerLoad:
+        """The load as this router is to know it: it has its own legs in its own books."""
+        return msgspec.structs.replace(load, others=self._legs.others(router))
 
     @property
     def idle(self) -> bool:
@@ -198,11 +221,11 @@ class WorkerRuntime:
         elif isinstance(message, AbortLegs):
             await self._abort(message.legs)
         elif isinstance(message, Call):
-            task = asyncio.create_task(self._answer(router, message))  # a slow utility must not keep legs waiting
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            self._apart(self._answer(router, message))  # a slow utility must not keep legs waiting
+        elif isinstance(message, WantKV):
+            self._apart(self._publisher.answer(router, message.number))  # nor a large cache
         elif isinstance(message, Hello):
-            await self._end.send(router, Pulse(self.epoch, self.load))
+            await self._end.send(router, self._pulse_for(router))
 
     async def _add(self, router: RouterId, add: AddLeg, frames: list[bytes]) -> None:
         if reason := worker_mismatch(add.epoch, self.epoch, self.worker) or ("it is draining" if self._drain else None):
@@ -231,6 +254,12 @@ class WorkerRuntime:
         await self._engine.abort(legs)
         await self._engine.release(legs)
 
+    def _apart(self, work: Coroutine[Any, Any, None]) -> None:
+        """On a task of its own, which ends with the worker's others."""
+        task = asyncio.create_task(work)
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
     async def _answer(self, router: RouterId, call: Call) -> None:
         await self._end.send(router, await self._call(call))
 
@@ -252,6 +281,8 @@ class WorkerRuntime:
     async def _deliver(self, outputs: EngineCoreOutputs, report: StepReport) -> None:
         self.ticked_at_s = self._clock()
         self._stall.lived()
+        for sample in report.samples:
+            self._step_fit.observe(sample.work, sample.seconds, self.ticked_at_s)
         for transfer in report.transfers:
             if leg := self._legs.get(transfer.leg):
                 self._transfers[leg.owner].append(transfer)
@@ -262,7 +293,7 @@ class WorkerRuntime:
             leg = self._legs.get(name)
             if leg is None:
                 continue  # aborted while the step ran
-            leg.has_token = leg.has_token or bool(output.new_token_ids)
+            self._legs.told(leg, len(output.new_token_ids))
             by_router[leg.owner].append(output)
             if output.finish_reason is not None:
                 if handle := self._handlers[leg.kind].finished(leg.owner, output):
@@ -273,7 +304,8 @@ class WorkerRuntime:
             handler.stepped(report)
         load = self.load
         for router, theirs in by_router.items():
-            message = StepOutputs(self.epoch, load, handles[router], self._transfers.pop(router, []), take_queue_seconds(theirs))
+            told = self._told_to(router, load)
+            message = StepOutputs(self.epoch, told, handles[router], self._transfers.pop(router, []), take_queue_seconds(theirs))
             if not await self._end.send(router, message, self._outputs.encode(theirs)):
                 await self._router_gone(router)
 
@@ -281,7 +313,7 @@ class WorkerRuntime:
         while True:
             self.ticked_at_s = self._clock()
             for router in tuple(self._routers):
-                if not await self._end.send(router, Pulse(self.epoch, self.load)):
+                if not await self._end.send(router, self._pulse_for(router)):
                     await self._router_gone(router)
             if self._drain is not None and self._drain.is_time_to_ask(self.ticked_at_s):
                 await self._have_moved(self._legs.by_owner())
@@ -325,14 +357,23 @@ class WorkerRuntime:
             self._probe = None
 
     async def _follow_kv_events(self) -> None:
-        """Reads what the engine tells of its cache and lets it go: nothing may pile up while nobody keeps an index of it."""
+        """Reads what the engine tells of its cache, whether a router wants it or not: nothing may pile up."""
         while True:
-            await self._engine.kv_events()
+            self._publisher.heard(await self._engine.kv_events())
+
+    async def _publish(self) -> None:
+        await self._publisher.run()
+
+    @property
+    def _publisher(self) -> KVPublisher:
+        assert self._kv is not None
+        return self._kv
 
     async def _router_gone(self, router: RouterId) -> None:
         """Nobody is left to read this router's legs or to use its kept KV: all of it is freed now."""
         self._routers.discard(router)
         self._transfers.pop(router, None)
+        self._publisher.leave(router)
         legs = self._legs.of_owner(router) + self._leases.of_owner(router)
         if legs:
             log.warning("worker %s: router %s is gone; ending its %d legs", self.worker, router, len(legs))

@@ -181,8 +181,19 @@ class RouterConfig(_Section):
     """Router replicas. One serves hundreds of streams; a second one is for when a node dies."""
     num_cpus: float = Field(default=1.0, ge=0)
     """CPUs that Ray sets aside for a replica."""
-    policy: Literal["random", "round_robin", "least_outstanding_tokens"] = "least_outstanding_tokens"
-    """How a worker is chosen among those that are ready."""
+    policy: Literal[
+        "baton",
+        "dynamo_kv",
+        "dynamo_kv_conditional",
+        "least_outstanding_tokens",
+        "llmd_decode_first",
+        "mooncake_ttft",
+        "power_of_two",
+        "random",
+        "round_robin",
+        "sglang_cache_aware",
+    ] = "least_outstanding_tokens"
+    """How workers are chosen among those that are ready; see docs/policies.md."""
     max_ongoing_requests: int = Field(default=10_000, ge=1)
     """Requests a replica holds at once; those beyond wait in Ray Serve, unseen by the balancer."""
     server_args: ServerArgs = Field(default_factory=dict)
@@ -200,6 +211,11 @@ class RouterConfig(_Section):
     """How long a replica that is to go may finish its streams; what is left then is cut."""
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """A request body beyond this is refused with 413 before it is read."""
+    tenant_header: str | None = Field(default="x-baton-tenant", pattern=r"^[a-z0-9-]{1,64}$")
+    """The header with the name of the tenant a request is counted for. Read while nobody needs an API key; with keys, the key's
+    name is the tenant, unless ``trust_tenant_header``."""
+    trust_tenant_header: bool = False
+    """Reads the header beside API keys, too: for a gateway that has one key and many customers."""
     queue: QueueConfig = Field(default_factory=QueueConfig)
     """What waits for a worker, and how much of it may."""
     retry: RetryConfig = Field(default_factory=RetryConfig)
@@ -216,13 +232,79 @@ class RouterConfig(_Section):
         return timeout_s
 
 
-class Objectives(_Section):
-    """What a client is promised. Unset: as fast as it goes."""
+Priority = Annotated[int, Field(ge=-100, le=100)]
+"""Who goes first: the smaller number, as vLLM has it. 0 is everybody's."""
+ServiceName = Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
+"""Of a class or a tenant."""
+Wish = Literal["class", "ttft", "tpot", "deadline", "priority"]
+"""What a client may ask for itself."""
+
+
+class Promise(_Section):
+    """What requests of one class are promised, and how soon they are served. Unset: as fast as it goes."""
 
     ttft_s: float | None = Field(default=None, gt=0)
     """Time to the first token."""
     tpot_s: float | None = Field(default=None, gt=0)
     """Time per output token after the first, the mean of one answer."""
+    deadline_s: float | None = Field(default=None, gt=0)
+    """Time to the last token."""
+    priority: Priority = 0
+    """Smaller goes first."""
+
+
+class TenantConfig(_Section):
+    """What one tenant may: the clients with one API key, or with one name in ``router.tenant_header``."""
+
+    weight: float = Field(default=1.0, ge=0.01, le=100)
+    """Its share of the workers while others wait too, beside the others' weights."""
+    best_priority: Priority | None = None
+    """The smallest priority that its requests have, whatever they ask for. Unset: ``objectives.best_priority``."""
+    default_class: ServiceName | None = None
+    """The class of requests that name none. Unset: ``objectives.default_class``."""
+
+
+class Objectives(Promise):
+    """What clients are promised. What is set here itself is the class ``default``."""
+
+    classes: dict[ServiceName, Promise] = Field(default_factory=dict)
+    """Further classes by name; what one does not set, it does not promise. ``flex``, ``priority`` and ``scale`` are also what
+    OpenAI's ``service_tier`` chooses."""
+    default_class: ServiceName = "default"
+    """The class of requests that name none."""
+    client_may: tuple[Wish, ...] = ("class", "ttft", "tpot", "deadline", "priority")
+    """What a request may ask for, by its headers or fields. Anything else in this list's place is refused with 400."""
+    best_priority: Priority | None = None
+    """The smallest priority that a request has, whatever it asks for. Unset: that of the tenant's default class, so nobody gets
+    before others by asking."""
+    horizon_s: float = Field(default=10.0, gt=0)
+    """A request that is promised no time to its first token takes its place in the queue as if it were promised this."""
+    refuse: Literal["never", "hopeless"] = "hopeless"
+    """``hopeless``: a request whose objective cannot be met, as far as can be told, gets 429. ``never``: it is served behind those
+    whose objectives can. Requests without objectives wait in either case."""
+    tenants: dict[ServiceName, TenantConfig] = Field(default_factory=dict)
+    """Tenants that are not like the rest."""
+
+    @field_validator("classes")
+    @classmethod
+    def _default_is_above(cls, classes: dict[str, Promise]) -> dict[str, Promise]:
+        if "default" in classes:
+            raise ValueError("the class `default` is what stands under `objectives` itself; write its keys there")
+        return classes
+
+    @model_validator(mode="after")
+    def _classes_exist(self) -> Objectives:
+        named = {"default_class": self.default_class}
+        named |= {f"tenants.{name}.default_class": tenant.default_class for name, tenant in self.tenants.items() if tenant.default_class}
+        known = ["default", *self.classes]
+        for key, name in named.items():
+            if name not in known:
+                raise ValueError(f"`{key}` is `{name}`, and the classes are {', '.join(known)}")
+        return self
+
+    def promise(self, name: str) -> Promise | None:
+        """The class of that name, None when there is none."""
+        return self if name == "default" else self.classes.get(name)
 
 
 class BatonConfig(_Section):

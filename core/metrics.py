@@ -1,14 +1,15 @@
 """What Prometheus reads from a router. Names: ``baton_router_`` is the router's own, ``baton_worker_`` what a worker last reported to it.
 
-Labels are workers and roles, never requests. docs/metrics.md says what each is for.
+Labels are workers, roles and what is predicted, never requests. docs/metrics.md says what each is for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from core.ids import WorkerId
@@ -21,6 +22,26 @@ _OF_WORKER = {
     "leased_blocks": "KV blocks kept for a decode worker that has not read them yet",
     "stranded_blocks": "Leased KV blocks nobody can come for any more and that are not free yet",
 }
+
+ERROR_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
+"""Sizes of relative errors of predictions."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionNumbers:
+    """How predictions of one quantity, for workers of one role, compare with what happened."""
+
+    quantity: str
+    role: str
+    """Empty where it makes no difference."""
+    counts: Sequence[int]
+    """Predictions by size of their relative error: up to each of ``ERROR_BUCKETS``, and beyond the last."""
+    sum: float
+    """Of those sizes."""
+    bias: float
+    """Median relative error of the newest; above 0: too much was predicted."""
+    typical: float
+    """Median size of the newest ones' errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +62,7 @@ class RouterNumbers:
     waiting_requests: int
     waiting_tokens: int
     workers: Sequence[WorkerNumbers]
+    predictions: Sequence[PredictionNumbers] = ()
 
 
 class RouterCollector(Collector):
@@ -53,7 +75,7 @@ class RouterCollector(Collector):
         """Nothing: registering must not ask for numbers that are not there yet."""
         return ()
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         """The present values."""
         now = self._look()
         yield GaugeMetricFamily("baton_router_requests", "Requests this router has and has not ended", now.requests)
@@ -70,3 +92,18 @@ class RouterCollector(Collector):
                 family.add_metric(labels, value)
         yield legs
         yield from families.values()
+        yield from _predictions(now.predictions)
+
+
+def _predictions(checked: Sequence[PredictionNumbers]) -> Iterable[Metric]:
+    labels = ("quantity", "role")
+    sizes = HistogramMetricFamily("baton_prediction_error_ratio", "Relative errors of predictions, without sign", labels=labels)
+    bias = GaugeMetricFamily("baton_prediction_bias_ratio", "Median relative error of the newest predictions", labels=labels)
+    typical = GaugeMetricFamily("baton_prediction_median_error_ratio", "The same without sign", labels=labels)
+    bounds = [*map(str, ERROR_BUCKETS), "+Inf"]
+    for numbers in checked:
+        of = (numbers.quantity, numbers.role)
+        sizes.add_metric(of, [*zip(bounds, accumulate(map(float, numbers.counts)), strict=True)], numbers.sum)
+        bias.add_metric(of, numbers.bias)
+        typical.add_metric(of, numbers.typical)
+    yield from (sizes, bias, typical)

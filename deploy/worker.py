@@ -14,6 +14,7 @@ from cluster.messages import LegKind
 from cluster.runtime import WorkerRuntime
 from cluster.spec import WorkerSpec
 from cluster.whole import WholeLegs
+from core.block_keys import seed_of
 from core.config import BatonConfig, PoolConfig
 from core.worker import Role
 from decode_workers.admission import DecodeAdmission
@@ -43,6 +44,7 @@ def build_worker(spec: WorkerSpec, node_address: str) -> WorkerRuntime:
         pulse_s=config.router.heartbeat_s,
         stall_timeout_s=pool.stall_timeout_s,
         clock=time.monotonic,
+        block_seed=seed_of(spec.router_keys.secret),
     )
 
 

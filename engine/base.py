@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from core.ids import LegId
+from core.step_model import StepWork
 from core.worker import EngineFacts
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ class Transfer(msgspec.Struct, frozen=True):
     transfer_s: float
 
 
+class StepSample(msgspec.Struct, frozen=True):
+    """One step that was made: what it computed and how long it took, as requests felt it."""
+
+    work: StepWork
+    seconds: float
+    """Between two steps of a busy engine the time from one's end to the other's, so that what happens in between is in it."""
+
+
 class StepReport(msgspec.Struct, frozen=True):
     """What one engine step told beside its tokens."""
 
@@ -51,6 +60,8 @@ class StepReport(msgspec.Struct, frozen=True):
     """The part of ``released`` that no reader came for in time."""
     renewed: Sequence[LegId] = ()
     """Legs whose lease begins anew, as a reader that still waits for its turn has said that it will come."""
+    samples: Sequence[StepSample] = ()
+    """Steps made since the last report that computed anything. An engine that cannot tell leaves it empty."""
 
 
 class KVEventMessage(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ class BlocksStored(msgspec.Struct, frozen=True):
 
 
 class BlocksRemoved(msgspec.Struct, frozen=True):
-    """These blocks were given to somebody else."""
+    """These blocks were given to somebody else. A content with copies is removed once for each."""
 
     hashes: Sequence[BlockHash]
 
@@ -60,21 +60,27 @@ class BlockPool:
         # First out first: blocks without a known content, then those that were not needed for longest.
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))
         self._hash_of: dict[int, BlockHash] = {}
-        self._block_of: dict[BlockHash, int] = {}
+        self._blocks_of: dict[BlockHash, int | dict[int, None]] = {}
+        """One block, or all copies of a content, oldest first: as in vLLM, prompts computed at the same time are not made to share."""
         self._events: list[BlockEvent] = []
 
     @property
     def free_blocks(self) -> int:
         return len(self._free)
 
+    @property
+    def has_events(self) -> bool:
+        """Whether ``take_events`` would give any."""
+        return bool(self._events)
+
     def find(self, hashes: Sequence[BlockHash]) -> list[int]:
         """The blocks of the longest known beginning of ``hashes``."""
         found: list[int] = []
         for block_hash in hashes:
-            block = self._block_of.get(block_hash)
-            if block is None:
+            blocks = self._blocks_of.get(block_hash)
+            if blocks is None:
                 break
-            found.append(block)
+            found.append(blocks if isinstance(blocks, int) else next(iter(blocks)))
         return found
 
     def fits(self, found: Sequence[int], new: int) -> bool:
@@ -97,7 +103,7 @@ class BlockPool:
             self._holders[block] = 1
             block_hash = self._hash_of.pop(block, None)
             if block_hash is not None:
-                del self._block_of[block_hash]
+                self._forget(block, block_hash)
                 removed.append(block_hash)
         if removed:
             self._events.append(BlocksRemoved(removed))
@@ -113,11 +119,16 @@ class BlockPool:
                     self._free.move_to_end(block, last=False)
 
     def store(self, blocks: Sequence[int], stored: BlocksStored) -> None:
-        """Makes held, full ``blocks`` findable. A content that another block already has stays with that one."""
+        """Makes held, full ``blocks`` findable; of copies the oldest is found."""
         for block, block_hash in zip(blocks, stored.hashes, strict=True):
-            if block_hash not in self._block_of:
-                self._block_of[block_hash] = block
-                self._hash_of[block] = block_hash
+            known = self._blocks_of.get(block_hash)
+            if known is None:
+                self._blocks_of[block_hash] = block
+            elif isinstance(known, int):
+                self._blocks_of[block_hash] = {known: None, block: None}
+            else:
+                known[block] = None
+            self._hash_of[block] = block_hash
         self._events.append(stored)
 
     def clear(self) -> bool:
@@ -125,9 +136,19 @@ class BlockPool:
         if len(self._free) < self.num_blocks:
             return False
         self._hash_of.clear()
-        self._block_of.clear()
+        self._blocks_of.clear()
         self._events.append(BlocksCleared())
         return True
+
+    def _forget(self, block: int, block_hash: BlockHash) -> None:
+        """A block no longer holds a content; others may."""
+        known = self._blocks_of[block_hash]
+        if isinstance(known, int):
+            del self._blocks_of[block_hash]
+            return
+        del known[block]
+        if len(known) == 1:
+            [self._blocks_of[block_hash]] = known
 
     def take_events(self) -> list[BlockEvent]:
         """What happened since the last call, oldest first."""

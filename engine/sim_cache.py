@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine.sim_blocks import BlockPool, BlocksStored
-from engine.sim_request import SimSequence
+from engine.sim_sequence import SimSequence
 
 
 class SequenceCache:
-    """Gives sequences their blocks of a pool, makes what they computed findable, and takes the blocks back."""
+    """Gives sequences their blocks of a pool, makes what they compute findable, and takes the blocks back."""
 
     def __init__(self, pool: BlockPool, block_size_tokens: int) -> None:
         self._pool = pool
@@ -17,40 +19,47 @@ class SequenceCache:
         """Blocks that ``tokens`` tokens fill, the last one perhaps in part."""
         return -(-tokens // self._size)
 
-    def place(self, sequence: SimSequence) -> bool:
-        """Gives a sequence blocks for all its tokens, with known content from the start on where there is any.
+    def missing(self, sequence: SimSequence, tokens: int) -> int:
+        """Blocks a sequence lacks to hold ``tokens`` tokens; negative where it has more than it needs."""
+        return -(-tokens // self._size) - len(sequence.blocks)
 
-        Its last token never counts as known. False, and no change, without room.
-        """
-        found = self._pool.find(sequence.hash_blocks((len(sequence.tokens) - 1) // self._size, self._size))
-        new = self.blocks_for(len(sequence.tokens)) - len(found)
-        if not self._pool.fits(found, new):
-            return False
+    def find(self, sequence: SimSequence) -> list[int]:
+        """Blocks that hold a sequence's beginning already. Its last token never counts as known."""
+        return self._pool.find(sequence.hashes((sequence.length - 1) // self._size, self._size))
+
+    def fits(self, found: Sequence[int], tokens: int, spare_blocks: int) -> bool:
+        """Whether ``tokens`` tokens whose beginning was ``found`` have room, with ``spare_blocks`` free ones left."""
+        return self._pool.fits(found, self.blocks_for(tokens) - len(found) + spare_blocks)
+
+    def place(self, sequence: SimSequence, found: Sequence[int], tokens: int) -> None:
+        """Gives a sequence without blocks those ``found``, and new ones up to ``tokens`` tokens; they must fit."""
         self._pool.hold(found)
-        sequence.blocks = found + (self._pool.take(new) or [])
+        sequence.blocks = [*found, *(self._pool.take(self.blocks_for(tokens) - len(found)) or ())]
         sequence.stored = len(found)
         sequence.computed = len(found) * self._size
-        return True
 
     def grow(self, sequence: SimSequence, tokens: int) -> bool:
         """Makes room for ``tokens`` tokens in all; False, and no change, without."""
-        missing = self.blocks_for(tokens) - len(sequence.blocks)
+        missing = -(-tokens // self._size) - len(sequence.blocks)
         if missing <= 0:
             return True
         taken = self._pool.take(missing)
-        sequence.blocks.extend(taken or [])
+        sequence.blocks.extend(taken or ())
         return taken is not None
 
-    def store(self, sequence: SimSequence) -> None:
-        """Makes the full blocks of a sequence findable."""
-        first, full = sequence.stored, sequence.computed // self._size
+    def store(self, sequence: SimSequence, tokens: int) -> None:
+        """Makes the full blocks of a sequence's first ``tokens`` tokens findable, as far as they have a name."""
+        first, full = sequence.stored, tokens // self._size
         if full <= first:
             return
-        hashes = sequence.hash_blocks(full, self._size)
-        parent, salt = (hashes[first - 1], None) if first else (None, sequence.request.salt)
-        token_ids = sequence.tokens[first * self._size : full * self._size]
-        self._pool.store(sequence.blocks[first:full], BlocksStored(hashes[first:], parent, token_ids, salt))
         sequence.stored = full
+        hashes = sequence.hashes(full, self._size)
+        named = len(hashes)
+        if named <= first:
+            return
+        parent, salt = (hashes[first - 1], None) if first else (None, sequence.request.salt)
+        token_ids = sequence.content.token_ids(first * self._size, named * self._size)
+        self._pool.store(sequence.blocks[first:named], BlocksStored(hashes[first:], parent, token_ids, salt))
 
     def drop(self, sequence: SimSequence) -> None:
         """Takes all blocks back; the sequence has computed nothing then."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from core.errors import ConfigError
@@ -19,6 +21,16 @@ class SimulatedEngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=T
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
     """Tokens one step computes at most, over all requests."""
+    long_prefill_threshold_tokens: int = 0
+    """Tokens one request computes in one step at most, unless it is the only one; 0: as many as the step may."""
+    long_prefill_adaptive: bool = False
+    """That threshold is never below a fair share of the step's tokens."""
+    policy: Literal["fcfs", "priority"] = "fcfs"
+    """Who goes first and who is preempted last: whoever came first, or the smaller priority before that."""
+    reserve_full_prompt: bool = True
+    """A request is admitted only with room for all its tokens so far; else with room for its first chunk."""
+    watermark: float = 0.0
+    """Share of the blocks that must stay free when a request is admitted beside running ones."""
     timing: Timing = ConstantTime(seconds=0.005)
     vocab_size: int = 32_000
     special_token_ids: frozenset[int] = frozenset()
@@ -46,6 +58,10 @@ class SimulatedEngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=T
         for name in ("mean_output_tokens", "kv_bytes_per_token", "link_gbps", "link_latency_s", "startup_s"):
             if getattr(self, name) < 0:
                 raise ConfigError("must not be below 0", name)
+        if self.long_prefill_threshold_tokens < 0:
+            raise ConfigError("must not be below 0", "long_prefill_threshold_tokens")
+        if not 0 <= self.watermark < 1:
+            raise ConfigError("must be at least 0 and below 1", "watermark")
         if self.num_blocks * self.block_size_tokens < self.max_model_len:
             raise ConfigError("num_blocks * block_size_tokens must hold one request of max_model_len", "num_blocks")
         if self.mean_output_tokens and self.eos_token_id is None:

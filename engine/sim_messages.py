@@ -51,6 +51,8 @@ def to_sim_request(request: EngineCoreRequest, max_model_len: int) -> SimRequest
         salt=request.cache_salt,
         keep=bool(params.get("do_remote_decode")),
         remote=remote_prompt(params, len(prompt)),
+        priority=request.priority,
+        arrival_s=request.arrival_time,
     )
 
 

@@ -1,4 +1,4 @@
-"""One request inside the simulated engine: what was asked, how far it is, and what it says."""
+"""What is asked of the simulated engine, and what it answers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Literal
 import msgspec
 
 from core.ids import LegId
-from engine.sim_blocks import BlockHash, hash_block
-from engine.sim_tokens import TokenRule, TokenStream
+from engine.sim_content import LengthPrompt
 
 
 class RemotePrompt(msgspec.Struct, frozen=True):
@@ -28,7 +27,8 @@ class SimRequest(msgspec.Struct, frozen=True):
     """What is asked of the engine. ``prompt`` is not empty and shorter than the longest sequence."""
 
     leg: LegId
-    prompt: list[int]
+    prompt: list[int] | LengthPrompt
+    """Of a ``LengthPrompt`` the output is exactly ``max_tokens`` long, whatever is said about stopping below."""
     max_tokens: int
     """Of the whole output, ``emitted`` included; so is ``min_tokens``."""
     min_tokens: int = 0
@@ -42,6 +42,10 @@ class SimRequest(msgspec.Struct, frozen=True):
     """Keep the blocks under a lease when the output ended."""
     remote: RemotePrompt | None = None
     """Pull from there before computing."""
+    priority: int = 0
+    """Smaller goes first, where the engine's policy minds it."""
+    arrival_s: float | None = None
+    """When it came, for the order within a priority, on any one clock of all requests; None: when it was added."""
 
     @property
     def num_given(self) -> int:
@@ -74,8 +78,26 @@ class KeptPrompt(msgspec.Struct, frozen=True):
     tokens: int
 
 
+class Timeline(msgspec.Struct, frozen=True, gc=False):
+    """How one request fared on one engine."""
+
+    added_s: float
+    scheduled_s: float
+    """When it was first computed for."""
+    first_token_s: float
+    last_token_s: float
+    longest_gap_s: float
+    """Between two of its tokens; 0 with one token."""
+    tokens: int
+    """Made here."""
+    preemptions: int
+
+
 class Emitted(msgspec.Struct, frozen=True, gc=False):
-    """One sampled token, or the end of a request that failed (``token`` None)."""
+    """One sampled token, or the end of a request that failed (``token`` None).
+
+    Of a request whose length is known only the first token and the last are told.
+    """
 
     leg: LegId
     token: int | None
@@ -85,51 +107,5 @@ class Emitted(msgspec.Struct, frozen=True, gc=False):
     """With the first token only."""
     kept: KeptPrompt | None = None
     marks: tuple[tuple[Mark, float], ...] = ()
-
-
-class SimSequence:
-    """A request's tokens, blocks and progress. Only the scheduler changes it."""
-
-    def __init__(self, request: SimRequest, rule: TokenRule, now: float) -> None:
-        self.request = request
-        self.tokens = [*request.prompt, *request.emitted]
-        self.computed = 0
-        """Tokens whose KV is in ``blocks``."""
-        self.blocks: list[int] = []
-        self.hashes: list[BlockHash] = []
-        self.stored = 0
-        """Blocks that can be found by others."""
-        self.remote = request.remote
-        """None once pulled, refused or not needed."""
-        self.pull_started_s = 0.0
-        self.counts: PromptCounts | None = None
-        self.ended = False
-        self.marks: list[tuple[Mark, float]] = [(Mark.QUEUED, now)]
-        self._stream = TokenStream(rule, self.tokens)
-        stops = request.stop_token_ids | ({request.eos_token_id} if request.eos_token_id is not None else frozenset())
-        never = {rule.eos_token_id} if request.eos_token_id is None and rule.eos_token_id is not None else frozenset()
-        self._barred = frozenset(never)
-        self._barred_early = frozenset(never | stops)
-
-    @property
-    def num_outputs(self) -> int:
-        """Tokens of the output so far, wherever they were made."""
-        return len(self.tokens) - len(self.request.prompt)
-
-    def sample(self) -> int:
-        """Draws the next token and appends it."""
-        token = self._stream.next(self._barred_early if self.num_outputs < self.request.min_tokens else self._barred)
-        self._stream.extend((token,))
-        self.tokens.append(token)
-        return token
-
-    def hash_blocks(self, full_blocks: int, block_size_tokens: int) -> list[BlockHash]:
-        """The hashes of the first ``full_blocks`` blocks; each is computed once."""
-        for index in range(len(self.hashes), full_blocks):
-            block = self.tokens[index * block_size_tokens : (index + 1) * block_size_tokens]
-            self.hashes.append(hash_block(self.hashes[-1] if self.hashes else None, block, self.request.salt))
-        return self.hashes[:full_blocks]
-
-    def take_marks(self) -> tuple[tuple[Mark, float], ...]:
-        marks, self.marks = tuple(self.marks), []
-        return marks
+    timeline: Timeline | None = None
+    """With the last token only."""

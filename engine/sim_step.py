@@ -8,7 +8,8 @@ from core.ids import LegId
 from core.step_model import StepWork
 from engine.base import Transfer
 from engine.sim_blocks import BlockEvent
-from engine.sim_request import Emitted, RemotePrompt, SimSequence
+from engine.sim_request import Emitted, RemotePrompt
+from engine.sim_sequence import SimSequence
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):
@@ -32,23 +33,30 @@ class Pull(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct):
-    """The engine is busy with ``chunks`` for the time ``work`` takes; the rest happens at once and beside it."""
+    """The engine is busy with ``chunks`` for the time ``work`` takes; the rest happens at once and beside it.
+
+    With more than one of ``steps`` it is a leap: so many steps of the same sequences, each a token longer every time.
+    """
 
     chunks: list[Chunk] = []
+    """Of the first step, where there are several."""
     pulls: list[Pull] = []
     dismissed: list[RemotePrompt] = []
     """Kept prompts nobody will read: their keepers may free them."""
+    steps: int = 1
 
     @property
     def work(self) -> StepWork:
+        """What the first step computes."""
         prefill_tokens = prefill_squares = batch = context_tokens = 0
         for chunk in self.chunks:
-            if chunk.start and chunk.tokens == 1:
+            start, tokens = chunk.start, chunk.tokens
+            if tokens == 1 and start:
                 batch += 1
-                context_tokens += chunk.end
+                context_tokens += start + 1
             else:
-                prefill_tokens += chunk.tokens
-                prefill_squares += chunk.end**2 - chunk.start**2
+                prefill_tokens += tokens
+                prefill_squares += (start + tokens) ** 2 - start**2
         return StepWork(prefill_tokens, prefill_squares, batch, context_tokens)
 
 

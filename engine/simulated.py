@@ -15,7 +15,7 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreReques
 from core.errors import EngineFailedError
 from core.ids import LegId
 from core.worker import EngineFacts
-from engine.base import Engine, EngineStats, KVEventMessage, Progress, StepReport
+from engine.base import Engine, EngineStats, KVEventMessage, Progress, StepReport, StepSample
 from engine.sim_config import SimulatedEngineConfig
 from engine.sim_link import Clock, Link, LinkRate, Sleep, Verb, Word
 from engine.sim_messages import encode_events, to_handle, to_output, to_sim_request
@@ -56,6 +56,8 @@ class SimulatedEngine(Engine):
         self._scheduler = SimScheduler(config)
         self._answers: Outbox[_Answer] = Outbox()
         self._events: Outbox[KVEventMessage] = Outbox(_EVENT_LIMIT)
+        self._samples: list[StepSample] = []
+        """Steps nobody has been told of: one that only computes part of a prompt has nothing else to tell."""
         self._next_sequence = 0
         self._num_logprobs: dict[LegId, int] = {}
         self._pulls: dict[LegId, asyncio.Task[Any]] = {}
@@ -149,14 +151,17 @@ class SimulatedEngine(Engine):
 
     async def _run_step(self) -> None:
         self._wake.clear()
-        step = self._scheduler.schedule(self._clock())
+        began_s = self._clock()
+        step = self._scheduler.schedule(began_s)
         for pull in step.pulls:
             self._pulls[pull.leg] = self._spawn(self._pull(pull))
         for remote in step.dismissed:
             self._dismiss(remote)
         if step.chunks:
             # Also an instant engine waits for nothing here, so that everybody else has a turn between two steps.
-            await self._sleep(self._config.timing.step_s(step.work))
+            work = step.work
+            await self._sleep(self._config.timing.step_s(work))
+            self._samples.append(StepSample(work, self._clock() - began_s))
         self._tell(self._scheduler.finish(step, self._clock()))
         if not step.chunks:
             await self._idle()
@@ -183,7 +188,8 @@ class SimulatedEngine(Engine):
         if result.empty:
             return
         outputs = EngineCoreOutputs(outputs=[self._output(emitted) for emitted in result.emitted], timestamp=self._clock())
-        self._answers.put((outputs, StepReport(self.stats, result.transfers, result.released, result.expired)))
+        samples, self._samples = self._samples, []
+        self._answers.put((outputs, StepReport(self.stats, result.transfers, result.released, result.expired, samples=samples)))
 
     def _output(self, emitted: Emitted) -> EngineCoreOutput:
         num_logprobs = self._num_logprobs.get(emitted.leg)

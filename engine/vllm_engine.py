@@ -20,8 +20,9 @@ import zmq.asyncio
 
 from core.errors import EngineFailedError
 from core.ids import LegId
+from core.step_model import StepWork
 from core.worker import EngineFacts
-from engine.base import Engine, EngineStats, KVEventMessage, Progress, StepReport, Transfer
+from engine.base import Engine, EngineStats, KVEventMessage, Progress, StepReport, StepSample, Transfer
 from engine.orphan import mark_worker
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ class VllmEngine(Engine):
             received_bytes=old.received_bytes + sum(transfer.transfer_bytes for transfer in transfers),
         )
         released, expired, renewed = (tuple(map(LegId, moved.get(f"legs_{what}", ()))) for what in ("released", "expired", "renewed"))
-        return StepReport(self._stats, transfers, released, expired, renewed)
+        samples = [StepSample(StepWork(*work), seconds) for *work, seconds in moved.get("steps", ())]
+        return StepReport(self._stats, transfers, released, expired, renewed, samples)
 
     async def kv_events(self) -> KVEventMessage:
         if self._events is None:

@@ -67,3 +67,8 @@ def merged(steps: Iterable[Sequence[EngineCoreOutput]]) -> list[EngineCoreOutput
 
 def _only_tokens(output: EngineCoreOutput) -> bool:
     return bool(output.new_logprobs is None and output.new_prompt_logprobs_tensors is None and output.prefill_stats is None)
+
+
+def finish_reason(name: str) -> FinishReason:
+    """vLLM's reason for an end: stop, length, abort, error or repetition."""
+    return FinishReason[name.upper()]

@@ -7,8 +7,8 @@ Loaded by name inside every engine process (``kv_connector_module_path``), on bo
    (``remote_num_tokens``) is pulled, be it prompt or output.
 2. *Release.* A router that no longer needs a finished prefill says so, and its blocks are free in the next step instead of
    when the lease runs out. It travels as an aborted request whose parameters name the legs (``RELEASE_KEY``).
-3. *Truth per request.* Which leg received how many bytes in how many seconds, which kept legs were released and which
-   expired unread: stock statistics are sums only.
+3. *Truth per request and per step.* Which leg received how many bytes in how many seconds, which kept legs were released and
+   which expired unread, what each step computed and how long it took: stock statistics are sums only.
 4. *Rest.* NIXL's Python API makes its progress thread poll without a pause, one whole core per idle engine. It is given
    ``progress_thread_rest_us`` of rest; 0 keeps the stock behaviour, right where cores are spare and the link is RDMA.
 5. *Lease words.* Pulled blocks are used only if they were kept until the last byte was read, and only then is prefill told
@@ -19,8 +19,10 @@ Loaded by name inside every engine process (``kv_connector_module_path``), on bo
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
 from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorStats
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.connector import NixlPullConnector
@@ -35,6 +37,7 @@ from kv_transfer.connector_worker import BatonWorker
 from kv_transfer.lease_words import LEASE_KEY, LeaseBook
 from kv_transfer.progress_rest import rest_progress_thread
 from kv_transfer.quarantine import BlockNews, HeldBlocks
+from kv_transfer.step_clock import StepClock, work_of
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -57,6 +60,7 @@ class _Scheduler(NixlPullConnectorScheduler):
         # A kept leg has at least its last block to itself, so there are never more of them than blocks.
         self._book = LeaseBook(kv_cache_config.num_blocks)
         self.held = HeldBlocks()
+        self.steps = StepClock(vllm_config.max_concurrent_batches)
 
     def set_xfer_handshake_metadata(self, metadata: dict[tuple[int, int], KVConnectorHandshakeMetadata]) -> None:
         self._book.locate({rank: payload.words_address for (_, rank), payload in metadata.items()})
@@ -99,6 +103,7 @@ class _Scheduler(NixlPullConnectorScheduler):
         meta = super().build_connector_meta(scheduler_output)
         setattr(meta, ORDERS_ATTRIBUTE, self._orders)
         self._orders = Orders()
+        self.steps.scheduled(work_of(scheduler_output), scheduler_output.num_scheduled_tokens.keys(), time.monotonic())
         return meta
 
     def update_connector_output(self, connector_output: KVConnectorOutput) -> None:
@@ -132,6 +137,16 @@ class BatonConnector(NixlPullConnector):
 
     def build_connector_worker_meta(self) -> BlockNews | None:
         return self.connector_worker.quarantine.take_news()
+
+    def get_kv_connector_stats(self) -> KVConnectorStats | None:
+        if self.role == KVConnectorRole.WORKER:
+            return super().get_kv_connector_stats()
+        sample = self.connector_scheduler.steps.updated(time.monotonic())  # asked once per step, when its outputs are there
+        if sample is None:
+            return None
+        stats = BatonStats()
+        stats.data["steps"].append([*msgspec.structs.astuple(sample.work), sample.seconds])
+        return stats
 
     @classmethod
     def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> KVConnectorStats | None:

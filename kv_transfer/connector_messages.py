@@ -32,7 +32,8 @@ class LeasePayload(NixlHandshakePayload):
 
 
 class BatonStats(NixlKVConnectorStats):
-    """NIXL's sums plus what happened to which leg. Lists, so that tensor-parallel ranks aggregate by joining."""
+    """NIXL's sums plus what happened to which leg, and how long steps took. Lists, so that tensor-parallel ranks and the
+    scheduler side, which alone tells of steps, aggregate by joining."""
 
     def reset(self) -> None:
         super().reset()
@@ -40,6 +41,7 @@ class BatonStats(NixlKVConnectorStats):
         self.data["legs_released"] = []
         self.data["legs_expired"] = []
         self.data["legs_renewed"] = []
+        self.data["steps"] = []  # [prefill tokens, prefill squares, batch, context tokens, seconds]
 
     def is_empty(self) -> bool:
-        return super().is_empty() and not self.data["legs_released"] and not self.data["legs_renewed"]
+        return super().is_empty() and not any(self.data[what] for what in ("legs_released", "legs_renewed", "steps"))

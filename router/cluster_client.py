@@ -19,8 +19,10 @@ from core.errors import NotReadyError
 from core.ids import RequestId
 from engine.vllm_outputs import merged
 from router.dispatcher import Dispatcher
+from router.early_refusal import refusal_text
 from router.events import FailKind
 from router.members import Members
+from router.service import current_service
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +62,8 @@ class ClusterClient(EngineCoreClient):
         if not self._dispatcher.has_ready_worker:
             refusal = NotReadyError("no worker is ready", math.ceil(self._retry_after_s))
             raise GracefulHTTPError(str(refusal), HTTPStatus.SERVICE_UNAVAILABLE)
-        if overload := self._dispatcher.overload(requests):
-            raise GracefulHTTPError(overload, HTTPStatus.TOO_MANY_REQUESTS)
+        if overload := self._dispatcher.overload(requests, current_service()):
+            raise GracefulHTTPError(refusal_text(overload, self._dispatcher.retry_after_s()), HTTPStatus.TOO_MANY_REQUESTS)
 
     def failure(self, client_request: str) -> GracefulHTTPError:
         """Why a request of this client ended with an error, as the error its client is to get."""

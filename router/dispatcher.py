@@ -16,22 +16,29 @@ from cluster.messages import Refused as RefusedMessage
 from core.handle import KVHandle
 from core.ids import LegId, RequestId, WorkerId
 from core.metrics import RouterNumbers, WorkerNumbers
+from core.worker import WorkerCard
 from engine.sampling import without_transfer
 from engine.vllm_codec import OutputsCodec, RequestCodec
 from engine.vllm_outputs import error_output, reached_length, stopped
 from router import events as e
 from router import instructions as i
 from router.balancer.balancer import Balancer
+from router.decision_note import current_note
+from router.early_refusal import Predicted, early_refusal, refusal_text
 from router.entry import Entry
 from router.flow import Flow, Phase
+from router.foresight import Foresight
+from router.inflight import Work
 from router.limits import Limits
 from router.link import WorkerLink
-from router.plan import Ask, View
-from router.queue import Rank, RequestQueue, Waiting
+from router.plan import Ask, Scored, View
+from router.queue import RequestQueue
 from router.retry import Retry
+from router.service import ORDINARY, WantedService, current_service
 from router.timeline import Timeline, TimelineBook
 from router.timers import Later, Timer, on_this_loop
 from router.traits import traits
+from router.waiting import Rank, Waiting
 from router.workers import Workers
 
 if TYPE_CHECKING:
@@ -59,6 +66,9 @@ class Dispatcher:
         limits: Limits | None = None,
         retry: Retry | None = None,
         later: Later = on_this_loop,
+        foresight: Foresight | None = None,
+        requests_codec: RequestCodec | None = None,
+        outputs_codec: OutputsCodec | None = None,
     ) -> None:
         self._balancer = balancer
         self._deliver = deliver
@@ -66,6 +76,7 @@ class Dispatcher:
         self._limits = limits or Limits()
         self._retry = retry or Retry()
         self._later = later
+        self._foresight = foresight or Foresight()
         self._workers = Workers(self._limits)
         self._entries: dict[RequestId, Entry] = {}
         self._owners: dict[LegId, RequestId] = {}
@@ -76,28 +87,31 @@ class Dispatcher:
         """The one request that is tried although its next loss would be its last."""
         self._sweep: Timer | None = None
         self._waking = False
-        self._requests = RequestCodec()
-        self._outputs = OutputsCodec()
+        self._requests = requests_codec or RequestCodec()
+        self._outputs = outputs_codec or OutputsCodec()
         self._failures: OrderedDict[str, i.Fail] = OrderedDict()
         self.queue = RequestQueue(self._limits.queue)
         self.timelines = TimelineBook()
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
-    def link_opened(self, link: WorkerLink) -> None:
-        """The worker can be sent legs as soon as its link is up."""
+    def link_opened(self, link: WorkerLink, seed: bytes = b"") -> None:
+        """The worker can be sent legs as soon as its link is up. ``seed`` is what the cluster's block keys are made with."""
         self._workers.enter(link)
+        self._foresight.entered(link.card, seed)
 
     def link_closed(self, worker: WorkerId, reason: str) -> None:
         """The worker is no member any more; its legs are lost."""
         self._workers.leave(worker)
         self.worker_lost(worker, reason)
         self._inflight.forget(worker)
+        self._foresight.left(worker)
         self._cut_off.discard(worker)
 
     def worker_lost(self, worker: WorkerId, reason: str) -> None:
         """The worker can no longer be reached, or its life is over."""
         self._cut_off.add(worker)
+        self._foresight.lost(worker)
         for entry in list(self._entries.values()):
             lost = [leg for leg, holder in entry.flow.legs.items() if holder == worker]
             for leg in lost:
@@ -130,11 +144,12 @@ class Dispatcher:
     def numbers(self) -> RouterNumbers:
         """What Prometheus is told."""
         workers = [WorkerNumbers(worker, seen.card.role, seen.load, seen.legs) for worker, seen in self.view().items()]
-        return RouterNumbers(len(self._entries), len(self.queue), self.queue.tokens, workers)
+        predictions = self._foresight.predictor.error_numbers
+        return RouterNumbers(len(self._entries), len(self.queue), self.queue.tokens, workers, predictions)
 
-    def overload(self, requests: int = 1) -> str | None:
-        """Why new requests are refused now, in words for the client; None while they are taken."""
-        return self.queue.full(self._clock(), requests)
+    def overload(self, requests: int = 1, service: WantedService = ORDINARY) -> str | None:
+        """Why new requests that are to get ``service`` are refused now, in words for the client; None while they are taken."""
+        return self.queue.full(self._clock(), requests, service)
 
     def retry_after_s(self) -> float:
         """When a client that is refused now should try again."""
@@ -142,9 +157,9 @@ class Dispatcher:
             return self._limits.retry_after_s
         return self.queue.retry_after_s(self._clock(), self._limits.retry_after_s)
 
-    def refusal(self) -> tuple[str, float] | None:
+    def refusal(self, service: WantedService = ORDINARY) -> tuple[str, float] | None:
         """Why one new request is refused now, and when to try again; None while it is taken. Cheap: asked before it is read."""
-        reason = self.overload()
+        reason = self.overload(1, service)
         return None if reason is None else (reason, self.retry_after_s())
 
     def take_failure(self, client_request: str) -> i.Fail | None:
@@ -156,6 +171,8 @@ class Dispatcher:
         sampling = request.sampling_params
         if sampling is not None:
             request.sampling_params = sampling = without_transfer(sampling)
+        service = current_service()
+        request.priority = service.priority  # for engines that are told to schedule by it; the others do not look
         how = traits(request)
         name = RequestId(request.request_id)
         timeline = Timeline(
@@ -167,12 +184,15 @@ class Dispatcher:
             max_tokens=(sampling.max_tokens if sampling else None) or 0,
             split_reason=how.reason,
         )
-        entry = Entry(request, Flow(name, how, self._retry), timeline, self._requests.encode(request))
+        entry = Entry(request, Flow(name, how, self._retry), timeline, self._requests.encode(request), service)
+        entry.note = current_note()
+        self._foresight.learn(entry, request)
         self._entries[name] = entry
         self.timelines.add(timeline)
-        if self._limits.request_timeout_s is not None:
-            late = e.GivenUp(e.FailKind.TIMED_OUT, f"not done after {self._limits.request_timeout_s:g} s")
-            entry.timers.append(self._later(self._limits.request_timeout_s, lambda: self._act(entry, entry.flow.handle(late))))
+        limits_s = [limit_s for limit_s in (self._limits.request_timeout_s, entry.service.deadline_s) if limit_s is not None]
+        if limits_s:
+            late = e.GivenUp(e.FailKind.TIMED_OUT, f"not done after {min(limits_s):g} s")
+            entry.timers.append(self._later(min(limits_s), lambda: self._act(entry, entry.flow.handle(late))))
         self._act(entry, entry.flow.start())
 
     def abort(self, requests: Sequence[RequestId], outcome: str = "cancelled") -> None:
@@ -193,6 +213,8 @@ class Dispatcher:
             self._cut_off.remove(worker)
             for each in self._entries.values():
                 each.flow.handle(e.WorkerBack(worker))
+        if wanted := self._foresight.heard(worker, message, self._clock()):
+            self._workers.send(worker, wanted)
         if isinstance(message, StepOutputs):
             self._step(link, message, frames)
         elif isinstance(message, Pulse):
@@ -201,6 +223,8 @@ class Dispatcher:
         elif isinstance(message, RefusedMessage):
             if message.busy and message.leg in self._owners:
                 self._workers.refused(worker, message.reason, self._clock())
+            if (entry := self._entry_of(message.leg)) is not None:
+                self._foresight.refused(entry, worker)
             self._leg_event(message.leg, e.Refused(message.leg, f"{worker} refused: {message.reason}", message.busy))
         elif isinstance(message, Failed):
             for leg in message.legs:
@@ -219,7 +243,7 @@ class Dispatcher:
 
     def _ended(self, leg: LegId) -> None:
         """Nothing more is expected of a leg; should its worker say something all the same, it is told to stop."""
-        self._inflight.ended(leg)
+        self._inflight.ended(leg, self._clock())
         self._owners.pop(leg, None)
 
     def _entry_of(self, leg: LegId) -> Entry | None:
@@ -241,10 +265,15 @@ class Dispatcher:
                 unknown.append(leg)
                 continue
             is_first = output.prefill_stats is not None
-            self._note(entry, leg, link.card.worker, output, step)
+            self._note(entry, leg, link.card, output, step)
             recomputed = is_first and entry.timeline.was_transferred is False
             event = e.LegOutput(leg, output.new_token_ids, _finish(output), step.handles.get(leg), recomputed)
+            had_none = entry.timeline.first_token_s is None
             self._act(entry, entry.flow.handle(event), output, ready)
+            if had_none:
+                self._foresight.first_token(entry, link.card)
+            if entry.timeline.outcome == "finished":
+                self._foresight.finished(entry, link.card)
             if self._on_trial == entry.flow.request and not entry.flow.is_suspect:
                 self._end_trial(entry)
         if unknown:  # ended here meanwhile: an abort crossed these on the way, or the connection broke in between
@@ -255,19 +284,21 @@ class Dispatcher:
             self._workers.leg_ended(link.card.worker)
             self._wake()
 
-    def _note(self, entry: Entry, leg: LegId, worker: WorkerId, output: EngineCoreOutput, step: StepOutputs) -> None:
+    def _note(self, entry: Entry, leg: LegId, card: WorkerCard, output: EngineCoreOutput, step: StepOutputs) -> None:
         """Books and timeline, before the flow moves on."""
-        self._inflight.prompt_done(leg)
+        now_s = self._clock()
+        self._inflight.made(leg, len(output.new_token_ids), now_s)
         if leg not in entry.begun:
             entry.begun.add(leg)
-            self._workers.accepted(worker)
+            self._workers.accepted(card.worker)
             entry.waits_since_s = None  # somebody works on it: the next time it waits is another time
-            self.queue.served(entry.flow.request, self._clock())
+            self.queue.served(entry.flow.request, now_s)
         if output.finish_reason is not None:
-            self._inflight.ended(leg)
-        timeline, now = entry.timeline, self._clock() - entry.timeline.began_s
+            self._inflight.ended(leg, now_s)
+        timeline, now = entry.timeline, now_s - entry.timeline.began_s
         if leg in step.scheduled and timeline.queue_s is None:
             timeline.queue_s = step.scheduled[leg]
+            self._foresight.queued(entry, card, timeline.queue_s)
         stats = output.prefill_stats
         if entry.kinds[leg] is not LegKind.PREFILL and timeline.decoding_s is None:
             timeline.decoding_s = now
@@ -276,6 +307,7 @@ class Dispatcher:
                 timeline.transferred_tokens = stats.num_external_cached_tokens
                 timeline.decode_cached_tokens = stats.num_local_cached_tokens
                 timeline.recomputed_tokens = stats.num_computed_tokens
+                self._foresight.handed_over(entry)
                 output.prefill_stats = None  # clients are told what *prefill* found in its cache
         elif stats is not None:
             timeline.cached_tokens = stats.num_cached_tokens
@@ -320,6 +352,7 @@ class Dispatcher:
         if timeline.first_token_s is None and output.new_token_ids:
             timeline.first_token_s = self._clock() - timeline.began_s
         timeline.output_tokens += len(output.new_token_ids)
+        self.queue.counters.produced(entry.service.tenant, entry.service.weight, len(output.new_token_ids))
         if entry.held is not None:
             output.new_prompt_logprobs_tensors = entry.held.new_prompt_logprobs_tensors
             output.prefill_stats = entry.held.prefill_stats
@@ -343,32 +376,53 @@ class Dispatcher:
         if bars or (entry.rank is Rank.NEW and not entry.is_turn and not self.queue.lets_pass):
             self._act(entry, flow.handle(e.NoRoom()), None, ready)
             return
-        decision = self._balancer.choose(self._question(entry, ask), self.view())
+        question = self._foresight.ask(entry, ask, self._clock())
+        view = self.view()
+        decision = self._balancer.choose(question, view)
         if decision.chosen is None:
             hopeless = decision.hopeless and entry.rank is Rank.NEW and self._workers.all_up
             why = e.GivenUp(e.FailKind.ENGINE, "; ".join(f"{worker}: {reason}" for worker, reason in decision.rejected.items()))
             self._act(entry, flow.handle(why if hopeless else e.NoRoom()), None, ready)
             return
+        if self._is_refused(entry, question, decision.chosen, view):
+            return
         if flow.is_suspect:
             self._on_trial = flow.request
         left = timeline.max_tokens - len(flow.emitted)
-        timeline.decided(decision, self._clock() - timeline.began_s)
+        timeline.decided(question, decision, self._clock() - timeline.began_s)
+        entry.placed(question, decision.chosen)
+        self._balancer.follow(question, decision.chosen)
         plan = decision.chosen.plan
         if plan.is_split and ask.keeper is None:
-            self._inflight.planned(flow.request, plan.decode, entry.context_tokens + left, entry.context_tokens)
+            ends_s = entry.ends_s(question.now_s)
+            self._inflight.planned(flow.request, plan.decode, Work(0, 0, entry.context_tokens + left, entry.context_tokens, ends_s))
         self._act(entry, flow.handle(e.Planned(plan)), None, ready)
-        if len(self.queue) and not entry.is_turn and flow.phase in _PLACED:
-            self.queue.placed(flow.request)  # it has passed those that wait
+        if not entry.is_turn and flow.phase in _PLACED:
+            self.queue.placed(flow.request, entry.service, entry.context_tokens)  # it may have passed some that wait
 
-    def _question(self, entry: Entry, ask: i.AskPlan) -> Ask:
-        flow = entry.flow
-        left = entry.timeline.max_tokens - len(flow.emitted)
-        splittable = flow.traits.splittable and left > 1
-        return Ask(flow.request, entry.context_tokens, left, splittable, ask.excluded, ask.keeper, urgent=bool(flow.emitted))
+    def _is_refused(self, entry: Entry, question: Ask, chosen: Scored, view: View) -> bool:
+        """Whether a new request, or in its place one that waits, is refused because what it is promised cannot be kept.
+
+        Only by predictions from measured steps: by others a cluster might refuse everything, and never learn better.
+        """
+        service, wanted = entry.service, self._limits.queue.refuse_hopeless and entry.service.has_objective
+        measured = all(view[worker].load.step is not None for worker in (chosen.plan.prefill, chosen.plan.decode) if worker in view)
+        if not wanted or not measured or entry.rank is not Rank.NEW or entry.timeline.attempts:
+            return False
+        answer_s = None if chosen.tpot_s is None else question.expected_tokens * chosen.tpot_s
+        predicted = Predicted(chosen.ttft_s, chosen.tpot_s, answer_s)
+        now = question.now_s
+        refusal = early_refusal(service, predicted, self.queue.in_turn(now), now, self.queue.retry_after_s(now, 1.0))
+        if refusal is None:
+            return False
+        loser = entry if refusal.instead is None else self._entries.get(refusal.instead)
+        if loser is not None:
+            self._refuse(loser, refusal.reason, refusal.retry_after_s)
+        return loser is entry
 
     def _could_go_elsewhere(self, entry: Entry, worker: WorkerId) -> bool:
         """Whether somebody has room for a request whose worker has to go. If not it runs on, and the worker asks again."""
-        question = self._question(entry, i.AskPlan(frozenset({worker})))
+        question = self._foresight.ask(entry, i.AskPlan(frozenset({worker})), self._clock())
         return self._balancer.is_possible(question, self.view())
 
     def _end_trial(self, entry: Entry) -> None:
@@ -391,8 +445,12 @@ class Dispatcher:
         if order.kind is not LegKind.PREFILL:
             self._inflight.unplanned(entry.flow.request)
         decodes = 0 if order.kind is LegKind.PREFILL else context + left
-        self._inflight.sent(order.leg, order.worker, context if computes else 0, decodes, context)
         now = self._clock() - timeline.began_s
+        uncached = context - min(entry.hits.get(order.worker, 0), context - 1)
+        ends_s = entry.ends_s(timeline.began_s + now) if decodes else None
+        work = Work(context if computes else 0, uncached if computes else 0, decodes, context, ends_s)
+        self._inflight.sent(order.leg, order.worker, work, timeline.began_s + now)
+        self._foresight.sent(entry, order.worker, timeline.began_s + now)
         if order.kind is LegKind.DECODE:
             timeline.handed_off_s = now
         else:
@@ -445,14 +503,23 @@ class Dispatcher:
         rank = entry.rank
         if entry.waits_since_s is None:
             entry.waits_since_s = now
-        longest_s = self._limits.queue.max_wait_s if rank is Rank.NEW else self._limits.give_up_after_s
+        longest_s = self._limits.queue.longest_wait_s(entry.service) if rank is Rank.NEW else self._limits.give_up_after_s
         tokens = 0 if rank is Rank.HANDED_OFF else entry.context_tokens
-        self.queue.enter(Waiting(entry.flow.request, rank, tokens, entry.waits_since_s, entry.waits_since_s + longest_s), now)
+        since_s = entry.waits_since_s
+        self.queue.enter(Waiting(entry.flow.request, rank, tokens, since_s, since_s + longest_s, entry.service), now)
         if entry.entered_s is None:
             entry.entered_s = now
         self._end_trial(entry)  # nobody has room for it: others need not wait for it as well
         if self._sweep is None:
             self._sweep = self._later(_SWEEP_S, self._look_through_queue)
+        for loser in self.queue.surplus():  # perhaps this one
+            if (other := self._entries.get(loser.request)) is not None:
+                self._refuse(other, "requests that go first have filled the queue")
+
+    def _refuse(self, entry: Entry, reason: str, retry_after_s: float | None = None) -> None:
+        """There is no point in its waiting."""
+        text = refusal_text(reason, self.retry_after_s() if retry_after_s is None else retry_after_s)
+        self._act(entry, entry.flow.handle(e.GivenUp(e.FailKind.OVERLOADED, text)))
 
     def _leave_queue(self, entry: Entry) -> None:
         """It is gone from there for good."""
@@ -471,7 +538,7 @@ class Dispatcher:
         self._waking = True  # placing a request may end others, which calls here again
         passed = 0
         try:
-            for waiting in self.queue:
+            for waiting in self.queue.in_turn(self._clock()):
                 entry = self._entries.get(waiting.request)
                 if entry is None or waiting.request not in self.queue:
                     continue  # it ended while another was placed
@@ -508,7 +575,7 @@ class Dispatcher:
         waited_s = self._clock() - waiting.since_s
         if not self.has_ready_worker:
             return e.GivenUp(e.FailKind.UNAVAILABLE, f"no worker was ready for {waited_s:.1f} s")
-        return e.GivenUp(e.FailKind.OVERLOADED, f"no worker had room for {waited_s:.1f} s")
+        return e.GivenUp(e.FailKind.OVERLOADED, refusal_text(f"no worker had room for {waited_s:.1f} s", self.retry_after_s()))
 
 
 def _finish(output: EngineCoreOutput) -> e.Finish | None:

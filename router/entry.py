@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cluster.messages import LegKind
-from core.ids import LegId
+from core.ids import LegId, WorkerId
+from router.decision_note import DecisionNote
+from router.decisions import in_short
 from router.flow import Flow
-from router.queue import Rank
+from router.plan import Ask, Scored
+from router.prefix.prompt import PromptKeys
+from router.service import ORDINARY, WantedService
 from router.timeline import Timeline
 from router.timers import Timer
+from router.waiting import Rank
 
 if TYPE_CHECKING:
     from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
@@ -26,12 +31,21 @@ class Entry:
     timeline: Timeline
     frames: Sequence[bytes]
     """The request as the client sent it, encoded once for every leg."""
+    service: WantedService = ORDINARY
+    """What it is promised, and to whom it belongs."""
+    keys: PromptKeys = field(default_factory=PromptKeys)
+    """By which caches are asked for its prompt."""
+    note: DecisionNote | None = None
+    """Where the short form of its decisions goes, beside the timeline."""
     held: EngineCoreOutput | None = None
     """A prefill output whose token does not count; what it tells of the prompt goes out with decode's first output."""
     kinds: dict[LegId, LegKind] = field(default_factory=dict)
     """Every leg it ever had."""
     begun: set[LegId] = field(default_factory=set)
     """Those that have told something."""
+    asked: Ask | None = None
+    chosen: Scored | None = None
+    """The plan it follows, and what that was made from."""
     kept_until_s: float | None = None
     """When the lease on its kept prompt ends; on the router's clock, which began later: on the safe side only for the router."""
     waits_since_s: float | None = None
@@ -41,6 +55,25 @@ class Entry:
     is_turn: bool = False
     """It is being tried out of the queue: it need not wait behind the others."""
     timers: list[Timer] = field(default_factory=list)
+
+    def placed(self, ask: Ask, chosen: Scored) -> None:
+        """It has a plan."""
+        self.asked, self.chosen = ask, chosen
+        if self.note is not None:
+            self.note.text = in_short(self.timeline.decisions[-1])
+
+    @property
+    def hits(self) -> Mapping[WorkerId, int]:
+        """Tokens that workers had of its prompt when it was planned."""
+        return self.asked.hits if self.asked is not None else {}
+
+    def ends_s(self, now_s: float) -> float | None:
+        """When it will probably be done, as planned; None where the policy predicts nothing."""
+        ask, chosen = self.asked, self.chosen
+        if ask is None or chosen is None or chosen.tpot_s is None:
+            return None
+        to_first_s = 0.0 if self.flow.emitted else max(0.0, (chosen.ttft_s or 0.0) - ask.waited_s)
+        return now_s + to_first_s + ask.expected_tokens * chosen.tpot_s
 
     @property
     def context_tokens(self) -> int:

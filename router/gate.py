@@ -11,13 +11,17 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from router.internal_fields import Headers, vetted_body, vetted_headers
+from core.config import Objectives
+from router.early_refusal import refusal_text
+from router.internal_fields import Asked, Headers, vetted_body, vetted_headers
 from router.keys import KeyRing
+from router.objectives import Promises
 from router.request_body import NotServableError
 from router.served_paths import INFERENCE, SMALL, SMALL_BYTES, WITHOUT_KEY
+from router.service import WantedService, serving
 
-Overload = Callable[[], "tuple[str, float] | None"]
-"""Why no request is taken now and how long to wait (seconds), or None when one is."""
+Overload = Callable[[WantedService], "tuple[str, float] | None"]
+"""Why no request that is to get this is taken now and how long to wait (seconds), or None when one is."""
 
 KEY_NAME = "baton_key"
 """Where the name of the client's key is in the ASGI scope's ``state``."""
@@ -47,7 +51,9 @@ class Gate:
     a body that takes longer than ``body_timeout_s``, 413 for one that turns out too long, 400 for one that must not go on.
     Whoever is refused before the body was read has the connection closed, a moment later: see ``_linger``.
 
-    ``scope["state"]["baton_key"]`` is the name of the client's key, None without keys.
+    ``scope["state"]["baton_key"]`` is the name of the client's key, None without keys. What an inference request is to get
+    (``router/objectives.py``) is settled here: all that is behind finds it in ``current_service``, the client in the answer's headers.
+    The body has a say in it, so the queue is asked twice: before the body with the most it may turn out to get, and then with that.
     """
 
     def __init__(
@@ -55,14 +61,16 @@ class Gate:
         app: ASGIApp,
         max_body_bytes: int,
         keys: KeyRing | None = None,
-        overload: Overload = lambda: None,
+        overload: Overload = lambda _: None,
         body_timeout_s: float = _BODY_S,
+        promises: Promises | None = None,
     ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._keys = keys
         self._overload = overload
         self._body_timeout_s = body_timeout_s
+        self._promises = promises or Promises(Objectives())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # none is served: a door less to watch
@@ -72,37 +80,55 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            scope, receive = await self._admitted(scope, receive)
+            scope, receive, service = await self._admitted(scope, receive)
         except _RefusedError as refused:
             await _answer(receive, send, refused)
         except _LeftError:
             return
         else:
-            await self._app(scope, receive, send)
+            if service is None:
+                await self._app(scope, receive, send)
+                return
+            with serving(service):
+                await self._app(scope, receive, _telling(service, send))
 
-    async def _admitted(self, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
-        """What to hand on. Raises _RefusedError, _LeftError."""
+    async def _admitted(self, scope: Scope, receive: Receive) -> tuple[Scope, Receive, WantedService | None]:
+        """What to hand on, and what an inference request is to get. Raises _RefusedError, _LeftError."""
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         headers = {name.lower(): value for name, value in reversed(scope["headers"])}  # the first of its name, as Starlette reads it
         if self._is_preflight(path, scope["method"], headers):
-            return {**scope, **_NO_PATH}, receive
-        scope["state"] = {**scope.get("state", {}), KEY_NAME: self._key(path, headers)}
-        if path in INFERENCE and scope["method"] == "POST" and (busy := self._overload()):
-            message, wait_s = busy
-            raise _RefusedError(HTTPStatus.TOO_MANY_REQUESTS, message, retry_after=str(max(1, math.ceil(wait_s))), connection="close")
+            return {**scope, **_NO_PATH}, receive, None
+        key = self._key(path, headers)
+        scope["state"] = {**scope.get("state", {}), KEY_NAME: key}
+        infers = path in INFERENCE and scope["method"] == "POST"
         try:
+            tenant = self._promises.tenant(key, headers) if infers else ""
+            at_best = self._promises.at_best(tenant, headers) if infers else None
+            self._check_overload(at_best, connection="close")
             kept = vetted_headers(scope["headers"])
         except NotServableError as error:
             raise _RefusedError(HTTPStatus.BAD_REQUEST, str(error), connection="close") from None
         if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
-            return {**scope, "headers": kept}, receive
+            return {**scope, "headers": kept}, receive, at_best and self._promises.wanted(tenant, headers)
         body = await self._body(headers, receive, min(self._max_body_bytes, SMALL_BYTES) if path in SMALL else self._max_body_bytes)
-        if any(name.lower() == b"content-type" and b"json" in value.lower() for name, value in kept):
-            try:
-                body = vetted_body(body)
-            except NotServableError as error:
-                raise _RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from None
-        return {**scope, "headers": _with_length(kept, len(body))}, _again(body, receive)
+        asked = Asked()
+        try:
+            if any(name.lower() == b"content-type" and b"json" in value.lower() for name, value in kept):
+                vetted = vetted_body(body)
+                body, asked = vetted.body, vetted.asked
+            service = self._promises.wanted(tenant, headers, asked) if infers else None
+        except NotServableError as error:
+            raise _RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from None
+        if service != at_best:
+            self._check_overload(service)
+        return {**scope, "headers": _with_length(kept, len(body))}, _again(body, receive), service
+
+    def _check_overload(self, service: WantedService | None, **headers: str) -> None:
+        """Raises _RefusedError."""
+        if service is not None and (busy := self._overload(service)):
+            message, wait_s = busy
+            retry_after = str(max(1, math.ceil(wait_s)))
+            raise _RefusedError(HTTPStatus.TOO_MANY_REQUESTS, refusal_text(message, wait_s), retry_after=retry_after, **headers)
 
     def _is_preflight(self, path: str, method: str, headers: dict[bytes, bytes]) -> bool:
         """Whether a browser asks, without a key, whether it may ask. The middleware that answers goes by these headers, not by the path."""
@@ -142,6 +168,18 @@ class Gate:
         except TimeoutError:
             said = f"the body has not arrived within {self._body_timeout_s:g} s"
             raise _RefusedError(HTTPStatus.REQUEST_TIMEOUT, said, connection="close") from None
+
+
+def _telling(service: WantedService, send: Send) -> Send:
+    """``send`` that says in the answer's headers what the request got: what it asked for is not always granted."""
+    told = [(b"x-baton-class", service.class_name.encode()), (b"x-baton-priority", str(service.priority).encode())]
+
+    async def send_telling(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *told]
+        await send(message)
+
+    return send_telling
 
 
 def _with_length(headers: Headers, length: int) -> Headers:

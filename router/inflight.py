@@ -2,100 +2,208 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+from bisect import bisect_left, insort
+from dataclasses import dataclass, field
 
 from core.ids import LegId, RequestId, WorkerId
+from router.plan import Books
+
+
+@dataclass(slots=True)
+class Work:
+    """What one leg, or one that is planned, asks of a worker."""
+
+    prefill_tokens: int = 0
+    """Prompt tokens the worker takes on, cached there or not."""
+    uncached_tokens: int = 0
+    """Those it will have to compute, as predicted."""
+    decode_tokens: int = 0
+    """Context and output tokens to hold while decoding; 0 where it does not."""
+    context_tokens: int = 0
+    """Prompt and emitted tokens."""
+    finishes_s: float | None = None
+    """When it will probably be done, on the router's clock; None: it does not decode, or nobody knows."""
+
+    @property
+    def squares(self) -> int:
+        """Of the tokens to compute; see ``StepWork``."""
+        cached = self.context_tokens - self.uncached_tokens
+        return self.context_tokens**2 - cached**2 if self.uncached_tokens else 0
 
 
 @dataclass(slots=True)
 class _Entry:
     worker: WorkerId
-    prefill_tokens: int
-    decode_tokens: int
-    pending_tokens: int
+    work: Work
     answered: bool = False
+    pending_tokens: int = 0
+    made_tokens: int = 0
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """One worker's books."""
+
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    pending_tokens: int = 0
+    legs: int = 0
+    unanswered: int = 0
+    uncached_tokens: int = 0
+    squares: int = 0
+    prompts: dict[LegId, int] = field(default_factory=dict)
+    """Uncached tokens of the prompts to be computed, in the order in which they were sent."""
+    head_since_s: float = 0.0
+    decoding: int = 0
+    context_tokens: int = 0
+    finishes_s: list[float] = field(default_factory=list)
+
+
+_NOTHING = _Shelf()
 
 
 class InFlight:
-    """Outstanding tokens per worker. ``sent`` and ``ended`` come in pairs; ``ended`` twice is no error."""
+    """Outstanding work per worker. ``sent`` and ``ended`` come in pairs; ``ended`` twice is no error.
+
+    ``changed`` has the workers whose books are other than when it was last emptied; whoever keeps copies empties it.
+    """
 
     def __init__(self) -> None:
         self._legs: dict[LegId, _Entry] = {}
         self._plans: dict[RequestId, _Entry] = {}
-        self._prefill: dict[WorkerId, int] = defaultdict(int)
-        self._decode: dict[WorkerId, int] = defaultdict(int)
-        self._pending: dict[WorkerId, int] = defaultdict(int)
-        self._count: dict[WorkerId, int] = defaultdict(int)
-        self._unanswered: dict[WorkerId, int] = defaultdict(int)
+        self._shelves: dict[WorkerId, _Shelf] = {}
+        self.changed: set[WorkerId] = set()
 
-    def sent(self, leg: LegId, worker: WorkerId, prefill_tokens: int, decode_tokens: int, context_tokens: int) -> None:
-        """A leg was sent: prompt tokens to compute, context plus output tokens to hold while decoding, and the context alone."""
-        self._legs[leg] = self._add(_Entry(worker, prefill_tokens, decode_tokens, context_tokens))
+    def sent(self, leg: LegId, worker: WorkerId, work: Work, now: float) -> None:
+        """A leg was sent."""
+        self._legs[leg] = self._add(worker, work)
+        if work.prefill_tokens:
+            shelf = self._shelves[worker]
+            if not shelf.prompts:
+                shelf.head_since_s = now
+            shelf.prompts[leg] = work.uncached_tokens
 
-    def planned(self, request: RequestId, worker: WorkerId, decode_tokens: int, context_tokens: int) -> None:
+    def planned(self, request: RequestId, worker: WorkerId, work: Work) -> None:
         """A worker was chosen to decode once the prompt is done elsewhere. It counts at once: until the first of a burst have
         been prefilled, all of the burst would see the same idle worker. Replaces an earlier plan of the request."""
         self.unplanned(request)
-        self._plans[request] = self._add(_Entry(worker, 0, decode_tokens, context_tokens))
+        self._plans[request] = self._add(worker, work)
 
     def unplanned(self, request: RequestId) -> None:
         """The decode leg is being sent, or will not be."""
         self._drop(self._plans.pop(request, None))
 
-    def prompt_done(self, leg: LegId) -> None:
-        """The leg's first token came: its prompt is computed, and the worker's reports show what it holds."""
+    def made(self, leg: LegId, tokens: int, now: float) -> None:
+        """The leg told so many tokens. With its first, its prompt is computed, and the worker's reports show what it holds."""
         entry = self._legs.get(leg)
-        if entry is not None and not entry.answered:
+        if entry is None:
+            return
+        shelf = self._shelves[entry.worker]
+        if not entry.answered:
             entry.answered = True
-            self._unanswered[entry.worker] -= 1
-            self._prefill[entry.worker] -= entry.prefill_tokens
-            self._pending[entry.worker] -= entry.pending_tokens
-            entry.prefill_tokens = entry.pending_tokens = 0
+            shelf.unanswered -= 1
+            shelf.pending_tokens -= entry.pending_tokens
+            entry.pending_tokens = 0
+            self._computed(leg, entry, shelf, now)
+        if entry.work.decode_tokens:
+            entry.made_tokens += tokens
+            shelf.context_tokens += tokens
+        self.changed.add(entry.worker)
 
-    def ended(self, leg: LegId) -> None:
+    def ended(self, leg: LegId, now: float) -> None:
         """The leg finished, failed, was refused or aborted."""
-        self._drop(self._legs.pop(leg, None))
+        entry = self._legs.pop(leg, None)
+        if entry is not None:
+            self._computed(leg, entry, self._shelves[entry.worker], now)
+            self._drop(entry)
 
-    def _add(self, entry: _Entry) -> _Entry:
-        self._prefill[entry.worker] += entry.prefill_tokens
-        self._decode[entry.worker] += entry.decode_tokens
-        self._pending[entry.worker] += entry.pending_tokens
-        self._count[entry.worker] += 1
-        self._unanswered[entry.worker] += 1
+    def _computed(self, leg: LegId, entry: _Entry, shelf: _Shelf, now: float) -> None:
+        """Nothing of its prompt is left to be computed."""
+        if leg in shelf.prompts:
+            if leg == next(iter(shelf.prompts)):
+                shelf.head_since_s = now
+            del shelf.prompts[leg]
+            work = entry.work
+            shelf.prefill_tokens -= work.prefill_tokens
+            shelf.uncached_tokens -= work.uncached_tokens
+            shelf.squares -= work.squares
+            work.prefill_tokens = work.uncached_tokens = 0
+
+    def _add(self, worker: WorkerId, work: Work) -> _Entry:
+        shelf = self._shelves.setdefault(worker, _Shelf())
+        entry = _Entry(worker, work, pending_tokens=work.context_tokens)
+        shelf.prefill_tokens += work.prefill_tokens
+        shelf.uncached_tokens += work.uncached_tokens
+        shelf.squares += work.squares
+        shelf.decode_tokens += work.decode_tokens
+        shelf.pending_tokens += entry.pending_tokens
+        shelf.legs += 1
+        shelf.unanswered += 1
+        if work.decode_tokens:
+            shelf.decoding += 1
+            shelf.context_tokens += work.context_tokens
+        if work.finishes_s is not None:
+            insort(shelf.finishes_s, work.finishes_s)
+        self.changed.add(worker)
         return entry
 
     def _drop(self, entry: _Entry | None) -> None:
-        if entry is not None:
-            self._prefill[entry.worker] -= entry.prefill_tokens
-            self._decode[entry.worker] -= entry.decode_tokens
-            self._pending[entry.worker] -= entry.pending_tokens
-            self._count[entry.worker] -= 1
-            self._unanswered[entry.worker] -= not entry.answered
+        if entry is None:
+            return
+        shelf, work = self._shelves[entry.worker], entry.work
+        shelf.prefill_tokens -= work.prefill_tokens
+        shelf.uncached_tokens -= work.uncached_tokens
+        shelf.squares -= work.squares
+        shelf.decode_tokens -= work.decode_tokens
+        shelf.pending_tokens -= entry.pending_tokens
+        shelf.legs -= 1
+        shelf.unanswered -= not entry.answered
+        if work.decode_tokens:
+            shelf.decoding -= 1
+            shelf.context_tokens -= work.context_tokens + entry.made_tokens
+        if work.finishes_s is not None:
+            del shelf.finishes_s[bisect_left(shelf.finishes_s, work.finishes_s)]
+        self.changed.add(entry.worker)
+
+    def books(self, worker: WorkerId) -> Books:
+        """What predictions need, as a copy that stays as it is."""
+        shelf = self._shelf(worker)
+        return Books(
+            shelf.unanswered,
+            shelf.uncached_tokens,
+            shelf.squares,
+            shelf.head_since_s,
+            next(iter(shelf.prompts.values()), 0),
+            shelf.decoding,
+            shelf.context_tokens,
+            tuple(shelf.finishes_s),
+        )
 
     def prefill_tokens(self, worker: WorkerId) -> int:
-        return self._prefill.get(worker, 0)
+        return self._shelf(worker).prefill_tokens
 
     def decode_tokens(self, worker: WorkerId) -> int:
-        return self._decode.get(worker, 0)
+        return self._shelf(worker).decode_tokens
 
     def pending_tokens(self, worker: WorkerId) -> int:
         """Context of legs that are planned, or have no token yet."""
-        return self._pending.get(worker, 0)
+        return self._shelf(worker).pending_tokens
 
     def legs(self, worker: WorkerId) -> int:
         """Legs sent or planned."""
-        return self._count.get(worker, 0)
+        return self._shelf(worker).legs
 
     def unanswered(self, worker: WorkerId) -> int:
         """Legs sent or planned of which the worker has not told a token."""
-        return self._unanswered.get(worker, 0)
+        return self._shelf(worker).unanswered
 
     def forget(self, worker: WorkerId) -> None:
         """The worker is no member any more. What is planned for it still counts until it is planned elsewhere."""
-        if not self._count.get(worker):
-            for books in (self._prefill, self._decode, self._pending, self._count, self._unanswered):
-                books.pop(worker, None)
+        if not self._shelf(worker).legs:
+            self._shelves.pop(worker, None)
+
+    def _shelf(self, worker: WorkerId) -> _Shelf:
+        return self._shelves.get(worker, _NOTHING)
 
     def __len__(self) -> int:
         return len(self._legs)

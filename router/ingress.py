@@ -17,6 +17,7 @@ from core.ids import RouterId
 from core.metrics import RouterCollector
 from core.worker import Role
 from router.balancer.balancer import Balancer
+from router.balancer.joint import Joint
 from router.balancer.registry import make_policy
 from router.limits import Limits
 from router.retry import Retry
@@ -32,18 +33,23 @@ class Router:
         # vLLM only from here on: the class is imported where no engine is installed, too (the head node's Serve controller).
         from router.cluster_client import ClusterClient
         from router.dispatcher import Dispatcher
+        from router.foresight import Foresight
         from router.front_half import RouterLLM, build_server, connect_server, front_half_config
         from router.keys import KeyRing
         from router.members import Members
+        from router.objectives import Promises
         from router.routes import install
 
         settings = BatonConfig.model_validate(config)
         keys = KeyRing(settings.router.api_keys) if settings.router.api_keys.wanted else None  # first: without them, nothing starts
         self.name = RouterId(f"router-{serve.get_replica_context().replica_tag}")
         client = ClusterClient(settings.router.retry_after_s)
-        balancer = Balancer(make_policy(settings.router.policy, random.Random()))
+        foresight = Foresight(settings.served_name)
+        policy = make_policy(settings.router.policy, random.Random(), foresight.predictor)
+        balancer = Balancer(policy, oracle=None if isinstance(policy, Joint) else Joint(foresight.predictor, random.Random()))
         retry = Retry(settings.router.retry.max_losses, settings.router.retry.backoff_s, random.random)
-        self.dispatcher = Dispatcher(balancer, client.deliver, time.monotonic, limits=Limits.of_config(settings), retry=retry)
+        limits = Limits.of_config(settings)
+        self.dispatcher = Dispatcher(balancer, client.deliver, time.monotonic, limits=limits, retry=retry, foresight=foresight)
 
         prometheus_client.REGISTRY.register(RouterCollector(lambda: self.dispatcher.numbers))
 
@@ -72,6 +78,7 @@ class Router:
             keys=keys,
             max_body_bytes=settings.router.max_body_bytes,
             overload=self.dispatcher.refusal,
+            promises=Promises.of_config(settings),
         )
 
     def __serve_build_asgi_app__(self) -> Any:

@@ -10,6 +10,7 @@ import enum
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import msgspec
 
@@ -36,6 +37,10 @@ class Treatment(enum.Enum):
     """See ``router/constraints.py``."""
     INSIDE = enum.auto()
     """Served, less the names in ``STRIPPED_INSIDE``, if every integer in it has 64 bits."""
+    PRIORITY = enum.auto()
+    """Read by the gate, and taken out: no engine is told what a client asks for, only what it gets (``router/objectives.py``)."""
+    TIER = enum.auto()
+    """Read by the gate, and served."""
 
 
 _S = Treatment.SERVED
@@ -43,7 +48,8 @@ FIELDS: Mapping[str, Treatment] = {
     "kv_transfer_params": Treatment.STRIPPED,  # names blocks of an engine and addresses to pull from
     "ec_transfer_params": Treatment.STRIPPED,  # the same for encoder caches
     "vllm_xargs": Treatment.INSIDE,  # vLLM looks into it for the two above, and more
-    "priority": Treatment.REFUSED,  # before everybody else
+    "priority": Treatment.PRIORITY,  # before everybody else, if it went on as it is
+    "service_tier": Treatment.TIER,
     "prompt_embeds": Treatment.REFUSED,  # unpacked by torch's loader
     "request_id": Treatment.NAME,
     "session_id": Treatment.NAME,  # told to whoever listens to KV events
@@ -163,7 +169,6 @@ FIELDS: Mapping[str, Treatment] = {
         (
             "user",
             "metadata",
-            "service_tier",
             "prompt_cache_key",
             "cache_salt",
             "store",
@@ -175,7 +180,7 @@ FIELDS: Mapping[str, Treatment] = {
 
 STRIPPED_INSIDE = frozenset({"kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode"})
 STRIPPED_HEADERS = frozenset({b"x-data-parallel-rank", b"x-vllm-priority"})
-"""The rank would be an engine's choice of the client's, the priority as in ``FIELDS``."""
+"""The rank would be an engine's choice of the client's; vLLM's priority has no bounds, ``x-baton-priority`` has."""
 NAME_HEADERS = frozenset({b"x-request-id", b"x-session-id"})
 
 MAX_SEQUENCES = 256
@@ -189,14 +194,35 @@ _INTEGER = re.compile(r"\s*([+-]?)([0-9][0-9_]*)(?:\.0*)?\s*", re.ASCII)  # what
 _JSON_INTEGER = re.compile(rb"-?[0-9]+")
 _NOTHING = {b"null", b"0", b"false", b"{}", b"[]", b'""'}
 
+PRIORITIES = range(-100, 101)
+"""The smaller is sooner, as vLLM has it."""
+
 Headers = list[tuple[bytes, bytes]]
 
 
-def vetted_body(body: bytes) -> bytes:
-    """``body`` as it may go on to vLLM's server, which is the same object nearly always. Raises NotServableError for a 400."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a body asks for the request as a whole; None: it does not say."""
+
+    priority: int | None = None
+    service_tier: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VettedBody:
+    """What may go on to vLLM's server, and what does not."""
+
+    body: bytes
+    """Nearly always the same object as came."""
+    asked: Asked = Asked()
+
+
+def vetted_body(body: bytes) -> VettedBody:
+    """``body`` as it may go on to vLLM's server. Raises NotServableError for a 400."""
     top = top_of(body)
     if top is None:
-        return body
+        return VettedBody(body)
+    asked = Asked(_priority(top.get("priority")), _service_tier(top.get("service_tier")))
     for name, value in top.items():
         treatment = FIELDS.get(name)
         if _LONG.match(bytes(value).lstrip(b"-")) or treatment in {Treatment.NUMBERS, Treatment.INSIDE}:
@@ -208,7 +234,7 @@ def vetted_body(body: bytes) -> bytes:
         elif treatment is Treatment.CONSTRAINT:
             check_constraint(name, value)
     _check_counts(top)
-    return _stripped(top) or body
+    return VettedBody(_stripped(top) or body, asked)
 
 
 def vetted_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -220,8 +246,27 @@ def vetted_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     return kept
 
 
+def _priority(value: msgspec.Raw | None) -> int | None:
+    """What a body's ``priority`` asks for. 0 is vLLM's default, and clients that send it by habit ask for nothing."""
+    if value is None or bytes(value) in _NOTHING:
+        return None
+    given = _decoded(value)
+    if isinstance(given, bool) or not isinstance(given, int) or given not in PRIORITIES:
+        raise NotServableError("`priority` has to be an integer from -100, soonest, to 100, latest")
+    return given or None
+
+
+def _service_tier(value: msgspec.Raw | None) -> str | None:
+    given = None if value is None else _decoded(value)
+    if given is not None and not isinstance(given, str):
+        raise NotServableError("`service_tier` has to be a string")
+    return given
+
+
 def _stripped(top: Top) -> bytes | None:
     changed = {name: value for name, value in top.items() if FIELDS.get(name) is not Treatment.STRIPPED}
+    if bytes(changed.get("priority", msgspec.Raw(b"0"))) not in _NOTHING:
+        del changed["priority"]
     if "vllm_xargs" in changed:
         inside = _decoded(changed["vllm_xargs"])
         if isinstance(inside, dict) and STRIPPED_INSIDE & inside.keys():

@@ -34,11 +34,13 @@ class Limits:
 
     @classmethod
     def of_config(cls, config: BatonConfig) -> Limits:
-        """The configured ones. Nobody waits for longer than the promised time to the first token."""
-        router, promised_s = config.router, config.objectives.ttft_s
-        max_wait_s = router.queue.max_wait_s if promised_s is None else min(router.queue.max_wait_s, promised_s)
+        """The configured ones."""
+        router, objectives = config.router, config.objectives
+        waiting = router.queue
         return cls(
-            queue=QueueLimits(router.queue.max_requests, router.queue.max_tokens, max_wait_s),
+            queue=QueueLimits(
+                waiting.max_requests, waiting.max_tokens, waiting.max_wait_s, objectives.horizon_s, objectives.refuse == "hopeless"
+            ),
             give_up_after_s=router.retry.give_up_after_s,
             request_timeout_s=router.request_timeout_s,
             retry_after_s=router.retry_after_s,

@@ -11,6 +11,7 @@ import zmq.asyncio
 
 from cluster.channel import ChannelKeys, RouterEnd
 from cluster.membership import Membership
+from core.block_keys import seed_of
 from core.ids import RouterId, WorkerId
 from core.worker import WorkerCard
 from router.dispatcher import Dispatcher
@@ -74,7 +75,7 @@ class Members:
     def _open(self, card: WorkerCard, keys: ChannelKeys) -> WorkerLink:
         end = RouterEnd(self._context, self._router, card.address, card.public_key, keys, self._silence_s)
         link = WorkerLink(card, end, self._hello_s, self._dispatcher.received, self._lost)
-        self._dispatcher.link_opened(link)
+        self._dispatcher.link_opened(link, seed_of(keys.secret))
         return link
 
     def _lost(self, link: WorkerLink, reason: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.ids import RequestId, WorkerId
 from core.worker import WorkerCard, WorkerLoad
@@ -24,6 +25,22 @@ class Ask:
     """Where its prompt is computed and kept already: only a decode worker is to be chosen."""
     urgent: bool = False
     """Its client has tokens already and waits for more: a decode worker may compute the prompt itself, if that is sooner."""
+    now_s: float = 0.0
+    """The router's clock at this moment; the books of a ``WorkerView`` are on the same."""
+    waited_s: float = 0.0
+    """Seconds since the request arrived: the part of its time to the first token that is spent."""
+    hits: Mapping[WorkerId, int] = field(default_factory=dict)
+    """Tokens of its prompt, from the start, that workers hold in their prefix caches; who is missing holds none."""
+    expected_tokens: float = 0.0
+    """Output tokens it will probably make from now on; at most ``max_tokens``."""
+    likely_tokens: Sequence[float] = ()
+    """The same as quantiles, evenly spread: a mean says nothing of the many short answers beside a few long ones. Empty: not known."""
+    ttft_s: float | None = None
+    """Its objective for the time to the first token; None: none."""
+    tpot_s: float | None = None
+    """Its objective for the mean time per output token after the first."""
+    first_token_early: bool = True
+    """Whether prefill's token is the client's first. If not, the transfer and the decode worker's queue are part of the TTFT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +53,34 @@ class Plan:
     @property
     def is_split(self) -> bool:
         return self.prefill != self.decode
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """This router's own work on one worker, as far as predictions need it. Never stale, unlike a report."""
+
+    unanswered: int = 0
+    """Legs sent or planned without a token so far."""
+    uncached_tokens: int = 0
+    """Prompt tokens to be computed that are not, as predicted, in the worker's cache; all prompts ahead together."""
+    squares: int = 0
+    """Of those prompts, the sum of end^2 - start^2; see ``StepWork``."""
+    head_since_s: float = 0.0
+    """Since when the first of those prompts has been the first."""
+    head_tokens: int = 0
+    """Its part of ``uncached_tokens``."""
+    decoding: int = 0
+    """Legs that decode, or will once their prompt is done."""
+    context_tokens: int = 0
+    """Their tokens so far."""
+    finishes_s: Sequence[float] = ()
+    """When those will probably be done, in order."""
+
+    def decoding_at(self, then_s: float, now_s: float) -> int:
+        """How many of them will still run at ``then_s``. One that has outlived its prediction runs on, as far as anybody knows."""
+        overdue = bisect_right(self.finishes_s, now_s)
+        done = bisect_right(self.finishes_s, then_s) - overdue
+        return self.decoding - max(0, done)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +100,23 @@ class WorkerView:
     headroom_tokens: int = 0
     refused: str = ""
     """Why it refused something since it was last heard to have more room; empty: it did not."""
+    books: Books = Books()
+    """What of this router's work is under way there."""
+
+    @property
+    def decoding(self) -> int:
+        """Requests that decode there, or will; other routers' included."""
+        return self.books.decoding + self.load.others.decoding
+
+    @property
+    def decode_context_tokens(self) -> int:
+        """Their tokens so far, all together."""
+        return self.books.context_tokens + self.load.others.context_tokens
+
+    @property
+    def waiting_legs(self) -> int:
+        """Legs without a token yet; other routers' included."""
+        return self.books.unanswered + self.load.others.legs - self.load.others.decoding
 
 
 View = Mapping[WorkerId, WorkerView]
@@ -67,6 +129,12 @@ class Scored:
     plan: Plan
     cost: float
     reason: str
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """What the cost is made of, in seconds, where the policy predicts seconds."""
+    ttft_s: float | None = None
+    """Predicted, from the request's arrival."""
+    tpot_s: float | None = None
+    """Predicted mean, the gap between first and second token included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +147,5 @@ class Decision:
     reason: str
     hopeless: bool = False
     """Nobody will ever take it: waiting is pointless."""
+    took_s: float = 0.0
+    """Seconds the decision took."""

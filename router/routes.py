@@ -10,11 +10,14 @@ from fastapi import APIRouter, FastAPI, HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.ids import RouterId
+from router.decision_note import new_note
+from router.decisions import explained
 from router.dispatcher import Dispatcher
 from router.gate import Gate, Overload
 from router.keys import KeyRing
 from router.late_start import LateStart
 from router.leaving import LeavingIsTold
+from router.objectives import Promises
 from router.served_paths import remove_unserved
 from router.slow_readers import SlowReaders
 
@@ -38,6 +41,14 @@ def baton_routes(router: RouterId, dispatcher: Dispatcher, status: Status) -> AP
     async def newest_requests(limit: int = 20) -> dict[str, Any]:
         """The newest requests' timelines, newest first."""
         return {"router": router, "timelines": [t.as_dict() for t in dispatcher.timelines.newest(max(1, min(limit, 200)))]}
+
+    @routes.get("/decisions/{request_id}")
+    async def request_decisions(request_id: str) -> dict[str, Any]:
+        """Why a request went where it went: the candidates, their predicted costs term by term, and what then really happened."""
+        timelines = dispatcher.timelines.of(request_id)
+        if not timelines:
+            raise HTTPException(404, f"router {router} knows no request {request_id!r}; it keeps the newest {dispatcher.timelines.limit}")
+        return {"router": router, "request": request_id, "decisions": [explained(timeline) for timeline in timelines]}
 
     @routes.get("/status")
     async def cluster_status() -> dict[str, Any]:
@@ -81,7 +92,8 @@ def baton_routes(router: RouterId, dispatcher: Dispatcher, status: Status) -> AP
 
 
 class BatonHeaders:
-    """ASGI middleware: every answer names its router; a 429 or a 503 says when to try again, if it does not yet."""
+    """ASGI middleware: every answer names its router, and says in short where its request went and why; a 429 or a 503 says when to
+    try again, if it does not yet."""
 
     def __init__(self, app: ASGIApp, router: RouterId, retry_after_s: Callable[[], float]) -> None:
         self._app = app
@@ -92,10 +104,13 @@ class BatonHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        note = new_note()
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = headers = [*message.get("headers", ()), (b"x-baton-router", self._router)]
+                if note.text:
+                    headers.append((b"x-baton-decision", note.text.encode()))
                 if message["status"] in {429, 503} and not any(name.lower() == b"retry-after" for name, _ in headers):
                     headers.append((b"retry-after", str(max(1, math.ceil(self._retry_after_s()))).encode()))
             await send(message)
@@ -116,8 +131,9 @@ def install(
     *,
     keys: KeyRing | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
-    overload: Overload = lambda: None,
+    overload: Overload = lambda _: None,
     stalled_s: float = _STALLED_S,
+    promises: Promises | None = None,
 ) -> ASGIApp:
     """vLLM's app with all that is Baton's. Wrapped from outside: vLLM's own set-up has closed the list of middlewares.
 
@@ -128,4 +144,4 @@ def install(
     remove_unserved(app)
     app.include_router(baton_routes(router, dispatcher, status))
     inside = SlowReaders(LateStart(LeavingIsTold(app), wait_s), stalled_s)
-    return BatonHeaders(Gate(inside, max_body_bytes, keys, overload), router, wait_s)
+    return BatonHeaders(Gate(inside, max_body_bytes, keys, overload, promises=promises), router, wait_s)

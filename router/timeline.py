@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from core.ids import RequestId, WorkerId
 from engine.base import Transfer
-from router.plan import Decision
+from router.plan import Ask, Decision
+
+_DECISIONS_KEPT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A plan, and what it was made from."""
+
+    at_s: float
+    """Seconds since the request reached this router."""
+    ask: Ask
+    decision: Decision
 
 
 @dataclass(slots=True)
@@ -47,6 +59,8 @@ class Timeline:
     """When the decode leg was sent."""
     decoding_s: float | None = None
     """When the first token came of the worker that decodes."""
+    decisions: list[Made] = field(default_factory=list)
+    """The newest plans, oldest first."""
     earlier_s: dict[str, float] = field(default_factory=dict)
     """Seconds per phase that went into attempts before the last one."""
     attempt_began_s: float = 0.0
@@ -65,8 +79,9 @@ class Timeline:
     outcome: str = "running"
     error: str | None = None
 
-    def decided(self, decision: Decision, now_s: float = 0.0) -> None:
+    def decided(self, ask: Ask, decision: Decision, now_s: float = 0.0) -> None:
         """A plan was made ``now_s`` after arrival. Fields tell of the last attempt; the time that earlier ones took stays counted."""
+        self.decisions = [*self.decisions[1 - _DECISIONS_KEPT :], Made(now_s, ask, decision)]
         if self.attempts:
             for name, seconds in self._spent(now_s).items():
                 self.earlier_s[name] = self.earlier_s.get(name, 0.0) + seconds
@@ -85,6 +100,12 @@ class Timeline:
         """A KV pull for this request finished."""
         self.transfer_bytes += transfer.transfer_bytes
         self.transfer_s = max(self.transfer_s, transfer.transfer_s)  # the ranks of one engine pull side by side
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean time per output token after the first, up to the end."""
+        spent_s = _less(self.finished_s, self.first_token_s)
+        return spent_s / (self.output_tokens - 1) if spent_s is not None and self.output_tokens > 1 else None
 
     @property
     def was_split(self) -> bool:
@@ -131,11 +152,12 @@ class Timeline:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, derived values included."""
         derived = {name: getattr(self, name) for name in ("was_split", "was_transferred", "phases", "tokens_per_s")}
-        return {name: value for name, value in asdict(self).items() if name not in _OWN} | derived
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OWN}
+        return own | derived
 
 
-_OWN = frozenset({"began_s", "earlier_s", "attempt_began_s"})
-"""What nobody else can make use of."""
+_OWN = frozenset({"began_s", "earlier_s", "attempt_began_s", "decisions"})
+"""What nobody else can make use of, and what is told elsewhere."""
 
 
 def _less(later: float | None, earlier: float | None) -> float | None:

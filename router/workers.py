@@ -44,6 +44,7 @@ class Workers:
         self._limits = limits
         self._links: dict[WorkerId, WorkerLink] = {}
         self._refusals: dict[WorkerId, Refusal] = {}
+        self._seen: dict[WorkerId, WorkerView] = {}
 
     def enter(self, link: WorkerLink) -> None:
         """A link was opened. It may not be up yet."""
@@ -53,6 +54,7 @@ class Workers:
         """A worker is no member any more."""
         self._links.pop(worker, None)
         self._refusals.pop(worker, None)
+        self._seen.pop(worker, None)
 
     @property
     def all_up(self) -> bool:
@@ -104,10 +106,24 @@ class Workers:
         return any(link.up and link.card.state is WorkerState.READY for link in self._links.values())
 
     def view(self) -> View:
-        """Those that can be reached, as this router sees them now."""
-        return {worker: self._seen(link) for worker, link in self._links.items() if link.up}
+        """Those that can be reached, as this router sees them now. What has not changed is not made anew: there may be a thousand."""
+        view: dict[WorkerId, WorkerView] = {}
+        changed, self.inflight.changed = self.inflight.changed, set()
+        for worker, link in self._links.items():
+            seen = self._seen.get(worker)
+            if (
+                seen is None
+                or seen.load is not link.load
+                or seen.card is not link.card
+                or worker in changed
+                or seen.refused != self._why_not(worker)
+            ):
+                self._seen[worker] = seen = self._look(link)
+            if link.up:
+                view[worker] = seen
+        return view
 
-    def _seen(self, link: WorkerLink) -> WorkerView:
+    def _look(self, link: WorkerLink) -> WorkerView:
         worker, books, bounds = link.card.worker, self.inflight, self._limits.of(link.card)
         return WorkerView(
             link.card,
@@ -119,6 +135,7 @@ class Workers:
             bounds.max_prefill_tokens,
             bounds.headroom_tokens,
             self._why_not(worker),
+            books.books(worker),
         )
 
     def _why_not(self, worker: WorkerId) -> str:

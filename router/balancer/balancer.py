@@ -2,28 +2,92 @@
 
 from __future__ import annotations
 
+import heapq
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from core.ids import WorkerId
+from core.worker import Role
 from router.balancer.base import Policy
 from router.balancer.candidates import TOO_LONG, candidates
-from router.plan import Ask, Decision, View
+from router.plan import Ask, Decision, Plan, Scored, View
+
+_KEPT = 8
+"""Candidates written down with a decision: the cheapest."""
+_LOOKED_AT = 48
+"""Of a larger pool, so many workers are looked at, drawn anew for each request: as good as all for balance (Mitzenmacher's power
+of k choices), quicker, and routers that know the same do not all see the same best one."""
+_WITH_HITS = 16
+"""Those that have most of the prompt in their caches are looked at in any case."""
+
+
+class Oracle(Protocol):
+    """Knows what is to be expected of a plan, whoever has chosen it."""
+
+    def foretell(self, ask: Ask, plan: Plan, view: View) -> Scored:
+        """With its terms, its ``ttft_s`` and its ``tpot_s``."""
+
+    def chosen(self, ask: Ask, best: Scored) -> None:
+        """Told which plan is followed."""
 
 
 class Balancer:
     """One per router. ``choose`` is called once per request and again when a worker refused or was lost."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        rng: random.Random | None = None,
+        stopwatch: Callable[[], float] = time.perf_counter,
+        oracle: Oracle | None = None,
+    ) -> None:
+        """``oracle`` predicts what a policy that only compares workers does not: then its requests, too, can be refused early."""
         self._policy = policy
+        self._oracle = oracle
+        self._rng = rng or random.Random()
+        self._stopwatch = stopwatch
 
     def choose(self, ask: Ask, view: View) -> Decision:
         """The decision at this moment; ``chosen`` is None when no worker can take the request now."""
-        plans, rejected, kind = candidates(ask, view)
-        if not plans:
+        began_s = self._stopwatch()
+        some = self._some(ask, view)
+        possible = candidates(ask, some, self._policy.alone)
+        if not possible and len(some) < len(view):
+            possible = candidates(ask, view, self._policy.alone)
+        rejected = possible.rejected
+        if not possible:
             hopeless = bool(rejected) and all(reason.startswith(TOO_LONG) for reason in rejected.values())
-            return Decision(None, (), rejected, "no worker can take it", hopeless)
-        scored = self._policy.score(ask, plans, view)
+            return Decision(None, (), rejected, "no worker can take it", hopeless, self._stopwatch() - began_s)
+        scored = self._policy.decide(ask, possible, view)
         best = min(scored, key=lambda candidate: candidate.cost)
-        self._policy.chosen(best.plan)
-        return Decision(best, scored, rejected, kind)
+        if best.ttft_s is None and self._oracle is not None:
+            foretold = self._oracle.foretell(ask, best.plan, view)
+            best = replace(best, terms=foretold.terms, ttft_s=foretold.ttft_s, tpot_s=foretold.tpot_s)
+        kept = heapq.nsmallest(_KEPT, scored, key=lambda candidate: candidate.cost)
+        return Decision(best, kept, rejected, possible.kind, took_s=self._stopwatch() - began_s)
+
+    def follow(self, ask: Ask, chosen: Scored) -> None:
+        """A decision is carried out. One that is not has no part in what policies remember."""
+        self._policy.chosen(ask, chosen)
+        if self._oracle is not None:
+            self._oracle.chosen(ask, chosen)
 
     def is_possible(self, ask: Ask, view: View) -> bool:
         """Whether ``choose`` would find a plan now. Decides nothing."""
-        return bool(candidates(ask, view)[0])
+        return bool(candidates(ask, view, self._policy.alone))
+
+    def _some(self, ask: Ask, view: View) -> View:
+        """A small view of a large cluster: some of each pool, and those with the longest hits."""
+        pools: dict[Role, list[WorkerId]] = {role: [] for role in Role}
+        if len(view) <= _LOOKED_AT:
+            return view
+        for worker, seen in view.items():
+            pools[seen.card.role].append(worker)
+        names = dict.fromkeys([ask.keeper] if ask.keeper is not None and ask.keeper in view else [])
+        names |= dict.fromkeys(heapq.nlargest(_WITH_HITS, (worker for worker in ask.hits if worker in view), key=lambda w: ask.hits[w]))
+        for pool in pools.values():
+            names |= dict.fromkeys(self._rng.sample(pool, min(_LOOKED_AT, len(pool))))
+        return {worker: view[worker] for worker in names} if len(names) < len(view) else view

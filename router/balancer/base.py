@@ -4,17 +4,42 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar, Protocol
 
-from router.plan import Ask, Plan, Scored, View
+from core.ids import WorkerId
+from core.step_model import StepModel
+from router.balancer.candidates import Alone, Candidates
+from router.plan import Ask, Plan, Scored, View, WorkerView
+
+
+class Predictions(Protocol):
+    """What policies may know of the future; ``router.predict`` learns it."""
+
+    @property
+    def kv_bytes_per_token(self) -> float:
+        """Bytes that a token's KV takes on the wire."""
+
+    def step_model(self, seen: WorkerView) -> StepModel:
+        """How long this worker's steps take."""
+
+    def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
+        """How long a hand-off of so many bytes takes."""
 
 
 class Policy(ABC):
     """Prices candidates. Pure but for what it remembers of its own decisions; never waits."""
+
+    alone: ClassVar[Alone] = Alone.NEVER
+    """Whom it considers for a whole request beside the pairs."""
 
     @abstractmethod
     def score(self, ask: Ask, candidates: Sequence[Plan], view: View) -> list[Scored]:
         """One cost and reason per candidate, in the same order. ``candidates`` is never empty; all its workers are in
         ``view``. The result is valid for this moment only. Raises nothing."""
 
-    def chosen(self, plan: Plan) -> None:  # noqa: B027 - most policies keep no memory
-        """Told which candidate was taken."""
+    def decide(self, ask: Ask, candidates: Candidates, view: View) -> list[Scored]:
+        """Some or all of ``candidates``, which are at least one, priced. A policy that need not look at all says so by this."""
+        return self.score(ask, candidates.plans(), view)
+
+    def chosen(self, ask: Ask, best: Scored) -> None:  # noqa: B027 - most policies keep no memory
+        """Told which candidate was taken and is followed."""

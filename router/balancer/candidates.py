@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
 
 from core.ids import WorkerId
 from core.worker import Role, WorkerState
@@ -12,38 +14,81 @@ from router.room import no_room_for_all, no_room_to_decode, no_room_to_prefill
 TOO_LONG = "its KV cache has room for"
 
 
-def candidates(ask: Ask, view: View) -> tuple[list[Plan], dict[WorkerId, str], str]:
-    """All possible plans, the workers that are in none with the reason, and in words what kind of plans these are.
+class Alone(Enum):
+    """Which workers a policy considers for a whole request although it could be split."""
 
-    A request that can be split goes to every pair of a prefill and a decode worker with room. Where one pool has nobody
-    ready, the other serves alone: roles are labels, every engine can do both. A pool that is only full is waited for. An
-    urgent one may also go to a decode worker alone.
+    NEVER = auto()
+    DECODE = auto()
+    """Decode workers: they compute the prompt in chunks between their steps."""
+    ANY = auto()
+    """Prefill workers, too: roles are labels, every engine can do both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """All possible plans, not yet multiplied out: each of ``prefill`` with each of ``decode``, and each of ``alone``."""
+
+    prefill: Sequence[WorkerId]
+    decode: Sequence[WorkerId]
+    alone: Sequence[WorkerId]
+    rejected: Mapping[WorkerId, str]
+    """Workers that are in none, and why."""
+    kind: str
+    """In words, what kind of plans these are."""
+
+    def __bool__(self) -> bool:
+        return bool((self.prefill and self.decode) or self.alone)
+
+    def plans(self) -> list[Plan]:
+        """All of them, pairs first."""
+        return [*(Plan(p, d) for p in self.prefill for d in self.decode), *(Plan(w, w) for w in self.alone)]
+
+
+def candidates(ask: Ask, view: View, alone: Alone = Alone.NEVER) -> Candidates:
+    """A request that can be split goes to every pair of a prefill and a decode worker with room, and to ``alone`` ones.
+
+    Where one pool has nobody ready, the other serves alone. A pool that is only full is waited for, unless the policy considers
+    workers alone anyway. An urgent request may always go to a decode worker alone.
     """
-    rejected = {worker: reason for worker in view if (reason := _unfit(ask, worker, view))}
-    prefill = [w for w, seen in view.items() if w not in rejected and seen.card.role is Role.PREFILL]
-    decode = [w for w, seen in view.items() if w not in rejected and seen.card.role is Role.DECODE]
+    rejected: dict[WorkerId, str] = {}
+    prefill: list[WorkerId] = []
+    decode: list[WorkerId] = []
+    for worker, seen in view.items():
+        if reason := _unfit(ask, worker, seen):
+            rejected[worker] = reason
+        elif seen.card.role is Role.PREFILL:
+            prefill.append(worker)
+        else:
+            decode.append(worker)
 
-    def with_room(pool: list[WorkerId], no_room: Callable[[WorkerView, int], str | None]) -> list[WorkerId]:
-        full = {w: reason for w in pool if (reason := no_room(view[w], ask.prompt_tokens))}
-        rejected.update(full)
-        return [w for w in pool if w not in full]
+    def with_room(pool: Sequence[WorkerId], no_room: Callable[[WorkerView, int], str | None]) -> list[WorkerId]:
+        able: list[WorkerId] = []
+        for worker in pool:
+            reason = no_room(view[worker], ask.prompt_tokens)
+            if reason is None:
+                able.append(worker)
+            else:
+                rejected[worker] = reason
+        return able
 
     if ask.keeper is not None and decode:
-        return [Plan(ask.keeper, d) for d in with_room(decode, no_room_to_decode)], rejected, "the prompt is computed already"
+        return Candidates([ask.keeper], with_room(decode, no_room_to_decode), (), rejected, "the prompt is computed already")
     if ask.splittable and prefill and decode:
         able, readers = with_room(prefill, no_room_to_prefill), with_room(decode, no_room_to_decode)
-        pairs = [Plan(p, d) for p in able for d in readers]
-        if not ask.urgent:
-            return pairs, rejected, "split over two workers"
-        alone = with_room(readers, no_room_for_all)
-        return [*pairs, *(Plan(d, d) for d in alone)], rejected, "split, or alone where that is sooner"
-    pool = (prefill or decode) if not ask.splittable else (decode or prefill)
-    why = "cannot be split" if not ask.splittable else f"no {'decode' if prefill else 'prefill'} worker is ready"
-    return [Plan(w, w) for w in with_room(pool, no_room_for_all)], rejected, f"one worker: {why}"
+        if ask.urgent and alone is Alone.NEVER:
+            alone = Alone.DECODE
+        pools: dict[Alone, Sequence[WorkerId]] = {Alone.NEVER: (), Alone.DECODE: readers, Alone.ANY: (*readers, *able)}
+        whole = [worker for worker in pools[alone] if no_room_for_all(view[worker], ask.prompt_tokens) is None]
+        return Candidates(able, readers, whole, rejected, "split, or alone where that is better" if whole else "split over two workers")
+    if ask.splittable:
+        pool, why = decode or prefill, f"no {'decode' if prefill else 'prefill'} worker is ready"
+    else:
+        pool, why = ([*prefill, *decode] if alone is Alone.ANY else prefill or decode), "cannot be split"
+    return Candidates((), (), with_room(pool, no_room_for_all), rejected, f"one worker: {why}")
 
 
-def _unfit(ask: Ask, worker: WorkerId, view: View) -> str | None:
-    card = view[worker].card
+def _unfit(ask: Ask, worker: WorkerId, seen: WorkerView) -> str | None:
+    card = seen.card
     if card.state is not WorkerState.READY:
         return str(card.state)
     if worker in ask.excluded:

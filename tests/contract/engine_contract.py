@@ -17,8 +17,10 @@ from vllm.distributed.kv_events import BlockStored, KVEventBatch
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 
+from cluster.kv_feed import KVFeed
+from core.block_keys import BlockKeys, unpack
 from core.errors import EngineFailedError
-from core.ids import LegId
+from core.ids import Epoch, LegId
 from core.worker import EngineFacts
 from engine.base import Engine, StepReport
 from engine.sampling import EMITTED_KEY
@@ -333,6 +335,42 @@ class EngineContract:
                     stored += event.token_ids
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         assert stored == (prompt + tokens)[: 3 * size]
+
+    async def test_every_step_that_computes_is_a_sample(self, make_engine: MakeEngine) -> None:
+        """Prompt and output tokens, all of them and none twice; the steps' times, end to end, are no more than what passed."""
+        engine = await make_engine()
+        prompt = prompt_of(engine.facts.block_size_tokens * 2, 41)
+        before, began_s = len(engine.reports), time.monotonic()
+        await engine.run(ask("sampled", prompt, 6))
+        passed_s = time.monotonic() - began_s
+        samples = [sample for report in engine.reports[before:] for sample in report.samples]
+        works = [sample.work for sample in samples]
+        assert sum(work.prefill_tokens for work in works) == len(prompt)
+        assert sum(work.prefill_squares for work in works) == len(prompt) ** 2
+        decodes = [work.context_tokens for work in works if work.batch]
+        assert decodes[:5] == [len(prompt) + made for made in range(1, 6)]
+        assert len(decodes) <= 6, "asynchronous scheduling may have begun one too many"
+        assert all(sample.seconds > 0.0 for sample in samples)
+        assert sum(sample.seconds for sample in samples) <= passed_s
+
+    async def test_kv_events_name_blocks_as_routers_do(self, make_engine: MakeEngine) -> None:
+        """The keys made of a prompt, its answer and its salt are those a worker makes of the events; without the salt, others."""
+        engine = await make_engine()
+        size = engine.facts.block_size_tokens
+        keys = BlockKeys(b"seed", size)
+        feed = KVFeed(Epoch(1), keys, engine.facts.num_blocks)
+        prompt = prompt_of(2 * size + size // 2, 14)
+        salted = msgspec.structs.replace(ask("b:0", prompt, 1), cache_salt="tenant")
+        tokens = prompt + await engine.run(ask("a:0", prompt, size))
+        await engine.run(salted)
+        expected = {*keys.prompt(tokens[: 3 * size]), *keys.prompt(prompt, "tenant")}
+        told: set[int] = set()
+        async with asyncio.timeout(LIMIT_S):
+            while len(told) < len(expected):
+                feed.heard(await engine.engine.kv_events())
+                told |= {key for changes in feed.take() for key in unpack(changes.stored)}
+        assert told == expected
+        assert len(expected) == 5
 
     async def test_cancelling_step_loses_nothing(self, make_engine: MakeEngine) -> None:
         """A reader that gives up and comes back has every token."""

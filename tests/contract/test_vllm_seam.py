@@ -28,9 +28,11 @@ from vllm.entrypoints.launchers.app import build_app
 from vllm.exceptions import GracefulHTTPError
 from vllm.sampling_params import SamplingParams
 from vllm.v1.core.block_pool import BlockPool
+from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.core import EngineCore
 from vllm.v1.engine.core_client import AsyncMPClient, EngineCoreClient
 from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.kv_cache_interface import KVCacheConfig
@@ -244,6 +246,25 @@ def test_what_pull_checks_stand_on() -> None:
     assert "if self._mixed_mem_types:" in reads
     for name in ("get_reg_descs", "register_memory", "get_xfer_descs", "initialize_xfer", "transfer", "release_xfer_handle"):
         assert callable(getattr(base_worker.NixlWrapper, name)), name
+
+
+def test_what_step_times_stand_on() -> None:
+    """kv_transfer/connector.py, step_clock.py: the scheduler asks its side for statistics once per step, behind its outputs; what
+    a step computes is said before it goes to the model; no more steps are under way than the configuration says."""
+    schedule, update = inspect.getsource(Scheduler.schedule), inspect.getsource(Scheduler.update_from_output)
+    assert schedule.index("self._build_kv_connector_meta(") < schedule.index("self._update_after_schedule(scheduler_output)")
+    assert update.count("self.connector.get_kv_connector_stats()") == 1
+    assert "return" not in re.findall(r"^        (\w+)", update[: update.index("self.connector.get_kv_connector_stats()")], re.MULTILINE)
+    assert parameters(NixlPullConnector.get_kv_connector_stats) == parameters(connector.BatonConnector.get_kv_connector_stats)
+    output = {field.name for field in dataclasses.fields(SchedulerOutput)}
+    assert {"num_scheduled_tokens", "total_num_scheduled_tokens", "scheduled_new_reqs", "scheduled_cached_reqs"} <= output
+    assert "scheduled_spec_decode_tokens" in output
+    assert {"req_id", "num_computed_tokens"} <= {field.name for field in dataclasses.fields(NewRequestData)}
+    assert {"req_ids", "num_computed_tokens"} <= {field.name for field in dataclasses.fields(CachedRequestData)}
+    assert "self.batch_queue_size = vllm_config.max_concurrent_batches" in inspect.getsource(EngineCore.__init__)
+    assert isinstance(VllmConfig.max_concurrent_batches, property)
+    both = BatonStats().aggregate(BatonStats(data={**BatonStats().data, "steps": [[1, 1, 0, 0, 0.1]]}))
+    assert both.data["steps"] == [[1, 1, 0, 0, 0.1]], "a worker's and the scheduler's"
 
 
 def test_what_the_quarantine_stands_on() -> None:

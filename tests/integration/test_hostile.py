@@ -18,6 +18,7 @@ from cluster.channel import ChannelKeys, RouterEnd, WorkerEnd
 from cluster.messages import Hello
 from core.config import ApiKeysConfig
 from core.ids import RouterId
+from router.internal_fields import VettedBody
 from router.keys import KeyRing
 from router.served_paths import NOT_SERVED, WITHOUT_KEY
 from tests.support.eventually import assert_eventually
@@ -131,6 +132,10 @@ REFUSED: dict[str, tuple[str, bytes]] = {
         "/v1/completions",
         said(PROMPT, structured_outputs={"json": {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(2000)}}}),
     ),
+    "an answer without a part": (
+        "/v1/responses",
+        said({"model": MODEL}, input=[{"type": "message", "role": "assistant", "content": [], "id": "x", "status": "completed"}]),
+    ),
     "a megabyte as id": ("/v1/completions", said(PROMPT, request_id="x" * 10**6)),
     "a form": ("/v1/completions", b"a=b"),
 }
@@ -195,7 +200,7 @@ async def test_numbers_that_cannot_be_sent_leave_nothing_behind(n: int) -> None:
 @pytest.mark.parametrize("n", [1, 2])
 async def test_what_the_gate_does_not_see_leaves_nothing_behind(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever cannot be encoded is forgotten by vLLM's front half too, and is told as the client's mistake."""
-    monkeypatch.setattr("router.gate.vetted_body", lambda body: body)
+    monkeypatch.setattr("router.gate.vetted_body", VettedBody)
     async with serving() as (server, client):
         for _ in range(50):
             answer = await client.post("/v1/completions", json={**PROMPT, "top_k": str(10**20), "n": n, "temperature": 1.0})

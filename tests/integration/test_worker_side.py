@@ -18,11 +18,23 @@ import pytest
 import zmq.asyncio
 
 from cluster.channel import ChannelKeys, RouterEnd
-from cluster.messages import AbortLegs, AddLeg, Failed, FromWorker, LegKind, MoveLegs, Refused, StepOutputs, decode_from_worker
+from cluster.messages import (
+    AbortLegs,
+    AddLeg,
+    Failed,
+    FromWorker,
+    Hello,
+    LegKind,
+    MoveLegs,
+    Pulse,
+    Refused,
+    StepOutputs,
+    decode_from_worker,
+)
 from core.config import PoolConfig
 from core.handle import KVHandle
 from core.ids import Epoch, LegId, RouterId, WorkerId
-from core.worker import Role
+from core.worker import OthersLoad, Role
 from engine.sim_config import SimulatedEngineConfig
 from engine.sim_timing import ConstantTime
 from engine.vllm_codec import RequestCodec
@@ -38,10 +50,10 @@ M = TypeVar("M")
 class BareRouter:
     """Asks one worker for legs."""
 
-    def __init__(self, worker: MiniWorker, keys: ChannelKeys) -> None:
+    def __init__(self, worker: MiniWorker, keys: ChannelKeys, name: str = "bare") -> None:
         self.heard: list[tuple[float, FromWorker]] = []
         self._context = zmq.asyncio.Context()
-        self._end = RouterEnd(self._context, RouterId("bare"), worker.card.address, worker.card.public_key, keys, 10.0)
+        self._end = RouterEnd(self._context, RouterId(name), worker.card.address, worker.card.public_key, keys, 10.0)
         self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
@@ -52,6 +64,9 @@ class BareRouter:
     def add(self, name: str, tokens: int, max_tokens: int = 4, kind: LegKind = WHOLE, **more: Any) -> None:
         request = ask(name, prompt_of(tokens, len(self.heard) % 13), max_tokens)
         self._end.send(AddLeg(LegId(name), EPOCH, kind, tokens, **more), RequestCodec().encode(request))
+
+    def greet(self) -> None:
+        self._end.send(Hello())
 
     def add_unreadable(self, name: str, tokens: int) -> None:
         self._end.send(AddLeg(LegId(name), EPOCH, WHOLE, tokens), [b"\xc1"])
@@ -87,8 +102,8 @@ class Stage:
         self._closing.append(made)
         return made
 
-    def router(self, worker: MiniWorker) -> BareRouter:
-        made = BareRouter(worker, self.keys)
+    def router(self, worker: MiniWorker, name: str = "bare") -> BareRouter:
+        made = BareRouter(worker, self.keys, name)
         self._closing.append(made)
         return made
 
@@ -154,6 +169,25 @@ async def test_no_more_answers_than_the_engine_runs(stage: Stage) -> None:
     [refused] = await router.hears(Refused)
     assert (refused.leg, refused.busy, "2 legs run" in refused.reason) == ("c", True, True)
     worker.gate.open()
+
+
+async def test_a_router_is_told_what_others_have_there(stage: Stage) -> None:
+    """With every message; not what it has there itself, which it knows better. And how long steps take, once that is known."""
+    worker = await stage.worker(timing=ConstantTime(0.01))
+    one, two = stage.router(worker, "one"), stage.router(worker, "two")
+    two.greet()
+    one.add("a", 40, max_tokens=600)
+    await assert_eventually(lambda: any(pulse.load.others.decoding for pulse in two.all(Pulse)), 10.0, "the other's leg decodes")
+    others = next(pulse.load.others for pulse in two.all(Pulse) if pulse.load.others.decoding)
+    assert (others.legs, others.prompt_tokens) == (1, 0)
+    assert others.context_tokens > 40
+    assert all(message.load.others == OthersLoad() for message in one.all(StepOutputs))
+    await assert_eventually(lambda: one.all(StepOutputs)[-1].load.step is not None, 20.0, "its steps are known")
+    step = one.all(StepOutputs)[-1].load.step
+    assert step is not None
+    assert 0.005 < step.decode_s(1, 300) < 0.1
+    one.abort("a")
+    await assert_eventually(lambda: two.all(Pulse)[-1].load.others == OthersLoad(), 10.0, "nothing is left of it")
 
 
 async def test_a_refused_request_is_not_even_read(stage: Stage) -> None:

@@ -27,7 +27,7 @@ from engine.sim_timing import ConstantTime
 from engine.simulated import SimulatedEngine
 from prefill_workers.prefill import PrefillLegs
 from router.balancer.balancer import Balancer
-from router.balancer.policies import LeastOutstandingTokens
+from router.balancer.least_outstanding_tokens import LeastOutstandingTokens
 from router.dispatcher import Dispatcher
 from router.limits import Limits
 from router.members import Members

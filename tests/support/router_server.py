@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from core.worker import WorkerState
 from deploy.demo_model import ensure_demo_model
 from engine.sim_timing import ConstantTime
 from router.balancer.balancer import Balancer
-from router.balancer.policies import RoundRobin
+from router.balancer.round_robin import RoundRobin
 from router.cluster_client import ClusterClient
 from router.dispatcher import Dispatcher
 from router.front_half import RouterLLM, build_server, connect_server, front_half_config
@@ -73,7 +74,7 @@ async def router_server(simulated: Mapping[str, Any] | None = None, **installed:
     cluster = MiniCluster()
     await cluster.start(1, 1, 0, **{**SIMULATED, **(simulated or {})})
     client = ClusterClient(5.0)
-    dispatcher = Dispatcher(Balancer(RoundRobin()), client.deliver, time.monotonic)
+    dispatcher = Dispatcher(Balancer(RoundRobin(random.Random(0))), client.deliver, time.monotonic)
     members = Members(RouterId("router-0"), dispatcher, cluster.directory.fetch, BEAT_S, SILENCE_S)
     client.connect(dispatcher, members)
     config = front_half_config(model, MODEL, {"max_model_len": MAX_MODEL_LEN, "dtype": "float32"})

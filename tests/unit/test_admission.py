@@ -93,7 +93,7 @@ def test_the_book_sees_legs_until_they_have_a_token() -> None:
     assert book.by_owner() == {one: ["p", "w"], two: ["d"]}
     seen = book.get(LegId("w"))
     assert seen is not None
-    seen.has_token = True
+    book.told(seen, 1)
     assert book.room(FACTS, load) == Room(FACTS, load, legs=3, growing_legs=2, prompt_tokens=20, unseen_blocks=2 + 3)
     book.end(LegId("p"))
     book.end(LegId("p"))

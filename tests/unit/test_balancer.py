@@ -1,23 +1,17 @@
-"""Which plans are possible, why the rest is not, and which one each policy takes."""
+"""Which plans are possible, and why the rest is not."""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from core.errors import ConfigError
 from core.ids import Epoch, RequestId, WorkerId
 from core.worker import EngineFacts, Role, WorkerCard, WorkerLoad, WorkerState
 from router.balancer.balancer import Balancer
-from router.balancer.candidates import candidates
-from router.balancer.policies import LeastOutstandingTokens, Random, RoundRobin
-from router.balancer.registry import make_policy
+from router.balancer.candidates import Alone, candidates
+from router.balancer.round_robin import RoundRobin
 from router.plan import Ask, Plan, WorkerView
 
 READY, DRAINING = WorkerState.READY, WorkerState.DRAINING
@@ -81,9 +75,9 @@ POSSIBLE: dict[str, tuple[Ask, dict[WorkerId, WorkerView], list[tuple[str, str]]
         ask(urgent=True),
         view("p0", "d0", "d1"),
         [("p0", "d0"), ("p0", "d1"), ("d0", "d0"), ("d1", "d1")],
-        "split, or alone where that is sooner",
+        "split, or alone where that is better",
     ),
-    "urgent, prefill full": (ask(urgent=True), view("p0", "d0", **FULL_P0), [("d0", "d0")], "split, or alone where that is sooner"),
+    "urgent, prefill full": (ask(urgent=True), view("p0", "d0", **FULL_P0), [("d0", "d0")], "split, or alone where that is better"),
     "one prefill worker full": (ask(), view("p0", "p1", "d0", **FULL_P0), [("p1", "d0")], "split over two workers"),
     "one decode worker full": (ask(), view("p0", "d0", "d1", **FULL_D0), [("p0", "d1")], "split over two workers"),
     "a pool full: it is waited for": (ask(), view("p0", "d0", **FULL_D0), [], ""),
@@ -97,122 +91,36 @@ POSSIBLE: dict[str, tuple[Ask, dict[WorkerId, WorkerView], list[tuple[str, str]]
 @pytest.mark.parametrize(("question", "workers", "pairs", "kind"), POSSIBLE.values(), ids=POSSIBLE.keys())
 def test_candidates(question: Ask, workers: dict[WorkerId, WorkerView], pairs: list[tuple[str, str]], kind: str) -> None:
     """Plans as (prefill, decode), and in words of what kind they are."""
-    plans, _, words = candidates(question, workers)
+    found = candidates(question, workers)
+    plans = found.plans()
+    assert bool(found) == bool(plans)
     assert plans == [Plan(WorkerId(prefill), WorkerId(decode)) for prefill, decode in pairs]
-    assert words == kind or not plans
+    assert found.kind == kind or not plans
+
+
+ALONE: dict[Alone, list[str]] = {Alone.NEVER: [], Alone.DECODE: ["d0", "d1"], Alone.ANY: ["d0", "d1", "p1"]}
+
+
+@pytest.mark.parametrize(("alone", "whole"), ALONE.items())
+def test_who_may_serve_alone_is_the_policys_to_say(alone: Alone, whole: list[str]) -> None:
+    """Beside the pairs, with room for all of the request; one that cannot be split goes to whoever the policy considers."""
+    workers = view("p0", "p1", "d0", "d1", **FULL_P0)
+    assert candidates(ask(), workers, alone).alone == whole
+    if alone is Alone.ANY:
+        assert candidates(ask(splittable=False), workers, alone).alone == ["p1", "d0", "d1"]
 
 
 def test_whoever_is_in_no_plan_has_a_reason() -> None:
     """An operator can ask why a worker got nothing."""
     workers = view("p0", "p1", "d0", "d1", p0=seen("p0", DRAINING))
-    _, rejected, _ = candidates(ask(excluded=frozenset({D0})), workers)
+    rejected = candidates(ask(excluded=frozenset({D0})), workers).rejected
     assert rejected == {"p0": "draining", "d0": "refused this request or was lost under it"}
-    _, rejected, _ = candidates(ask(prompt_tokens=5000), view("p0"))
+    rejected = candidates(ask(prompt_tokens=5000), view("p0")).rejected
     assert rejected == {"p0": "its KV cache has room for 1024 tokens only"}
 
 
 def test_without_a_candidate_nothing_is_chosen() -> None:
     """And the decision says why."""
-    decision = Balancer(RoundRobin()).choose(ask(excluded=frozenset({P0})), view("p0"))
+    decision = Balancer(RoundRobin(random.Random(0))).choose(ask(excluded=frozenset({P0})), view("p0"))
     assert (decision.chosen, list(decision.candidates), decision.reason) == (None, [], "no worker can take it")
     assert list(decision.rejected) == ["p0"]
-
-
-def chosen(balancer: Balancer, workers: dict[WorkerId, WorkerView], times: int) -> list[tuple[str, str]]:
-    plans = []
-    for _ in range(times):
-        decision = balancer.choose(ask(), workers)
-        assert decision.chosen is not None
-        assert decision.chosen in decision.candidates
-        assert decision.chosen.cost == min(candidate.cost for candidate in decision.candidates)
-        plans.append((str(decision.chosen.plan.prefill), str(decision.chosen.plan.decode)))
-    return plans
-
-
-@pytest.mark.parametrize(("prefill", "decode"), [(1, 1), (2, 2), (2, 3), (3, 2), (1, 4), (4, 4)])
-def test_round_robin_gives_everyone_the_same(prefill: int, decode: int) -> None:
-    """Each pool by itself, however uneven the pools are: no worker is behind another by more than one turn, at any time."""
-    workers = view(*(f"p{number}" for number in range(prefill)), *(f"d{number}" for number in range(decode)))
-    plans = chosen(Balancer(RoundRobin()), workers, 24)
-    for side, count in ((0, prefill), (1, decode)):
-        for turns in range(1, 25):
-            had = Counter(plan[side] for plan in plans[:turns])
-            assert max(had.values()) - (min(had.values()) if len(had) == count else 0) <= 1
-
-
-def test_round_robin_takes_in_a_newcomer() -> None:
-    """It has waited longest, and then waits like the others."""
-    balancer = Balancer(RoundRobin())
-    chosen(balancer, view("p0", "d0"), 5)
-    assert [decode for _, decode in chosen(balancer, view("p0", "d0", "d1"), 4)] == ["d1", "d0", "d1", "d0"]
-
-
-def test_random_starves_nobody_and_can_be_repeated() -> None:
-    """All pairs come up about equally; the same seed gives the same plans."""
-    workers = view("p0", "p1", "d0", "d1")
-    plans = chosen(Balancer(Random(random.Random(1))), workers, 400)
-    assert min(Counter(plans).values()) > 60
-    assert plans == chosen(Balancer(Random(random.Random(1))), workers, 400)
-
-
-BUSY: dict[str, tuple[dict[str, tuple[int, int]], tuple[str, str]]] = {
-    "prefill by its prompt tokens": ({"p0": (10, 0), "p1": (9, 999), "d0": (0, 0), "d1": (0, 5)}, ("p1", "d0")),
-    "decode by its context": ({"p0": (0, 0), "p1": (5, 0), "d0": (999, 10), "d1": (0, 11)}, ("p0", "d0")),
-    "one token is enough": ({"p0": (1, 0), "p1": (0, 0), "d0": (0, 1), "d1": (0, 0)}, ("p1", "d1")),
-}
-
-
-@pytest.mark.parametrize(("work", "wanted"), BUSY.values(), ids=BUSY.keys())
-def test_least_outstanding_tokens(work: dict[str, tuple[int, int]], wanted: tuple[str, str]) -> None:
-    """Outstanding (prefill, decode) tokens per worker, and the pair taken, whatever the dice say."""
-    workers = {WorkerId(name): seen(name, prefill=prefill, decode=decode) for name, (prefill, decode) in work.items()}
-    for seed in range(20):
-        assert chosen(Balancer(LeastOutstandingTokens(random.Random(seed))), workers, 1) == [wanted]
-
-
-def test_least_outstanding_tokens_breaks_ties_at_random() -> None:
-    """Many idle routers must not all start with the same worker."""
-    workers = view("p0", "p1", "d0", "d1")
-    assert len({chosen(Balancer(LeastOutstandingTokens(random.Random(seed))), workers, 1)[0] for seed in range(40)}) == 4
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"), [("random", Random), ("round_robin", RoundRobin), ("least_outstanding_tokens", LeastOutstandingTokens)]
-)
-def test_policies_have_names(name: str, kind: type[Any]) -> None:
-    """Those the configuration takes."""
-    assert type(make_policy(name, random.Random(0))) is kind
-
-
-def test_an_unknown_policy_lists_the_known() -> None:
-    """And names the field."""
-    with pytest.raises(ConfigError, match=r"router.policy: unknown policy 'best'; known: least_outstanding_tokens, random, round_robin"):
-        make_policy("best", random.Random(0))
-
-
-Workers = st.dictionaries(
-    st.sampled_from(["p0", "p1", "p2", "d0", "d1", "d2"]),
-    st.tuples(st.sampled_from([READY, DRAINING]), st.integers(0, 9), st.integers(0, 9)),
-)
-
-
-@given(
-    Workers,
-    st.booleans(),
-    st.sets(st.sampled_from(["p0", "d0", "x"])),
-    st.sampled_from(["random", "round_robin", "least_outstanding_tokens"]),
-)
-def test_every_policy_takes_a_fit_worker_whenever_there_is_one(
-    workers: dict[str, tuple[WorkerState, int, int]], splittable: bool, excluded: set[str], policy: str
-) -> None:
-    """And never an excluded or draining one; every worker is in a plan, rejected with a reason, or of the pool not asked."""
-    given_view = {WorkerId(name): seen(name, *rest) for name, rest in workers.items()}
-    decision = Balancer(make_policy(policy, random.Random(0))).choose(
-        ask(splittable, excluded=frozenset(map(WorkerId, excluded))), given_view
-    )
-    fit = {name for name, (state, _, _) in workers.items() if state is READY and name not in excluded}
-    assert decision.rejected.keys() == workers.keys() - fit
-    assert (decision.chosen is not None) == bool(fit)
-    if decision.chosen is not None:
-        assert {decision.chosen.plan.prefill, decision.chosen.plan.decode} <= fit
-        assert decision.chosen.plan.is_split == (splittable and {name[0] for name in fit} == {"p", "d"})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("core", "engine", "kv_transfer", "cluster", "prefill_workers", "decode_workers", "router", "deploy")
+FOLDERS = ("core", "engine", "kv_transfer", "cluster", "prefill_workers", "decode_workers", "router", "simulation", "deploy")
 
 FENCES = {
     # Ray starts, finds and stops processes; what they do must run without it.

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from core.config import ApiKeysConfig
+from core.config import ApiKeysConfig, Objectives
 from core.ids import RouterId
 from router.gate import Gate
 from router.keys import KeyRing
+from router.objectives import Promises
 from router.routes import BatonHeaders
 from router.served_paths import INFERENCE, SERVED, SMALL, SMALL_BYTES, WITHOUT_KEY
+from router.service import WantedService, current_service
 
 KEYS = KeyRing(ApiKeysConfig(env="K"), environment={"K": "alice=a-key-0123456789,bob=b-key-0123456789"})
 JSON = (b"content-type", b"application/json")
@@ -183,18 +185,81 @@ async def test_web_sockets_are_closed() -> None:
 async def test_too_much_to_do(path: str) -> None:
     """429 with OpenAI's error and whole seconds to wait, before the body is read."""
     app = App()
-    answer = await ask(Gate(app, LIMIT, overload=lambda: ("the queue is full", 0.2)), path)
+    answer = await ask(Gate(app, LIMIT, overload=lambda _: ("the queue is full", 0.2)), path)
     assert (answer.status, answer.headers["retry-after"], answer.read, app.asked) == (429, "1", 0, 0)
-    assert (answer.error["message"], answer.error["type"]) == ("the queue is full", "rate_limit_error")
+    assert (answer.error["message"], answer.error["type"]) == ("the queue is full; try again in 1 s", "rate_limit_error")
 
 
 async def test_what_costs_workers_nothing_is_served_under_overload() -> None:
     """How it goes can be asked then most of all. Keys come first: strangers learn nothing of the load."""
-    gate = Gate(App(), LIMIT, KEYS, lambda: ("full", 3.4))
+    gate = Gate(App(), LIMIT, KEYS, lambda _: ("full", 3.4))
     key = (b"x-api-key", b"a-key-0123456789")
     assert [(await ask(gate, path, key, method="GET")).status for path in ("/v1/models", "/metrics", "/v1/baton/status")] == [200] * 3
     assert (await ask(gate)).status == 401
     assert (await ask(gate, "/v1/completions", key)).headers["retry-after"] == "4"
+
+
+async def test_the_queue_is_asked_with_what_the_request_gets() -> None:
+    """Before the body with the most it may turn out to get, after it with that; once where the body changes nothing."""
+    asked: list[WantedService] = []
+
+    def overload(service: WantedService) -> tuple[str, float] | None:
+        asked.append(service)
+        return ("full", 1.0) if service.priority > 0 else None
+
+    gate = Gate(App(), LIMIT, KEYS, overload)
+    key = (b"x-api-key", b"b-key-0123456789")
+    assert (await ask(gate, "/v1/completions", key, body=[b"{}"])).status == 200
+    assert asked == [WantedService("bob")]
+    answer = await ask(gate, "/v1/completions", key, body=[b'{"priority":5}'])
+    assert (answer.status, answer.headers["retry-after"], answer.error["message"]) == (429, "1", "full; try again in 1 s")
+    assert asked[1:] == [WantedService("bob"), WantedService("bob", priority=5)]
+
+
+# -- objectives --------------------------------------------------------------------------------------------------------------
+
+
+class Served(App):
+    """Remembers what its requests were to get, also in tasks it began for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.services: list[WantedService] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def later() -> WantedService:
+            return current_service()
+
+        self.services += [current_service(), await asyncio.create_task(later())]
+        await super().__call__(scope, receive, send)
+
+
+async def test_what_a_request_gets_is_known_behind_the_gate_and_to_its_client() -> None:
+    """By header and by body, in all tasks of the request; nothing of it is left for the next one."""
+    app = Served()
+    promises = Promises(Objectives.model_validate({"classes": {"flex": {"priority": 50}}}))
+    gate = Gate(app, LIMIT, promises=promises)
+    tenant = (b"x-baton-tenant", b"team-a")
+    answer = await ask(gate, "/v1/completions", tenant, body=[b'{"service_tier":"flex","priority":60}'])
+    assert (answer.headers["x-baton-class"], answer.headers["x-baton-priority"]) == ("flex", "60")
+    assert app.services == [WantedService("team-a", "flex", 60)] * 2
+    assert app.body == b'{"service_tier":"flex"}'
+    assert current_service() == WantedService()
+
+
+async def test_what_is_no_inference_gets_nothing() -> None:
+    """Its headers are not even looked at."""
+    app = Served()
+    answer = await ask(Gate(app, LIMIT), "/tokenize", (b"x-baton-class", b"no such"))
+    assert (answer.status, "x-baton-class" in answer.headers, app.services) == (200, False, [WantedService()] * 2)
+
+
+@pytest.mark.parametrize("header", [b"x-baton-class", b"x-baton-ttft-s", b"x-baton-priority", b"x-baton-tenant"])
+async def test_objectives_that_make_no_sense(header: bytes) -> None:
+    """400 before the body is read."""
+    answer = await ask(Gate(App(), LIMIT), "/v1/completions", (header, b"?"))
+    assert (answer.status, answer.read) == (400, 0)
+    assert header.decode() in answer.error["message"]
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------------

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.ids import LegId, RequestId, WorkerId
-from router.inflight import InFlight
+from router.inflight import InFlight, Work
+from router.plan import Books
 
 P, D = WorkerId("p"), WorkerId("d")
 A, B = LegId("a:0"), LegId("b:0")
 
 
+def prompt(tokens: int, cached: int = 0) -> Work:
+    return Work(tokens, tokens - cached, 0, tokens)
+
+
+def whole(tokens: int, output: int, finishes_s: float | None = None) -> Work:
+    return Work(tokens, tokens, tokens + output, tokens, finishes_s)
+
+
 def test_a_leg_counts_until_it_ends() -> None:
     """Its prompt until the first token, its context and output until the end; on its own worker."""
     books = InFlight()
-    books.sent(A, P, 100, 0, 100)
-    books.sent(B, P, 30, 50, 30)
+    books.sent(A, P, prompt(100), 0.0)
+    books.sent(B, P, whole(30, 20), 0.0)
     assert (books.prefill_tokens(P), books.decode_tokens(P), books.pending_tokens(P), books.legs(P)) == (130, 50, 130, 2)
-    books.prompt_done(B)
+    books.made(B, 1, 1.0)
     assert (books.prefill_tokens(P), books.decode_tokens(P), books.pending_tokens(P), books.legs(P)) == (100, 50, 100, 2)
-    books.ended(B)
+    books.ended(B, 2.0)
     assert (books.prefill_tokens(P), books.decode_tokens(P), books.pending_tokens(P), books.legs(P)) == (100, 0, 100, 1)
     assert (books.prefill_tokens(D), books.decode_tokens(D)) == (0, 0)
 
@@ -28,18 +39,58 @@ def test_a_leg_counts_until_it_ends() -> None:
 def test_every_end_counts_once() -> None:
     """A finish and the abort that crosses it are one end; legs nobody sent have none."""
     books = InFlight()
-    books.sent(A, P, 100, 7, 100)
+    books.sent(A, P, whole(100, 7), 0.0)
     for _ in range(2):
-        books.prompt_done(A)
-        books.ended(A)
-    books.ended(B)
-    books.prompt_done(B)
+        books.made(A, 1, 1.0)
+        books.ended(A, 1.0)
+    books.ended(B, 1.0)
+    books.made(B, 1, 1.0)
     assert (books.prefill_tokens(P), books.decode_tokens(P), len(books)) == (0, 0, 0)
+    assert books.books(P) == Books(head_since_s=1.0)
+
+
+def test_the_first_prompt_is_first_until_it_is_computed() -> None:
+    """What of it is done can be told from how long it has been the first; a later one that goes leaves that time alone."""
+    books, third = InFlight(), LegId("c:0")
+    books.sent(A, P, prompt(100, cached=60), 1.0)
+    books.sent(B, P, prompt(50), 2.0)
+    books.sent(third, P, prompt(20), 3.0)
+    assert books.books(P) == Books(3, 110, 100**2 - 60**2 + 50**2 + 20**2, 1.0, 40)
+    books.ended(B, 4.0)
+    assert books.books(P) == Books(2, 60, 100**2 - 60**2 + 20**2, 1.0, 40)
+    books.made(A, 1, 5.0)
+    assert books.books(P) == Books(1, 20, 20**2, 5.0, 20)
+
+
+def test_those_that_decode_count_with_all_their_tokens() -> None:
+    """From the plan on, growing with what they make; when they will be done is kept in order."""
+    books = InFlight()
+    books.planned(RequestId("a"), D, Work(0, 0, 160, 100, 9.0))
+    books.sent(B, D, Work(0, 0, 40, 30, 5.0), 0.0)
+    books.made(B, 4, 1.0)
+    assert books.books(D) == Books(1, decoding=2, context_tokens=134, finishes_s=(5.0, 9.0))
+    books.unplanned(RequestId("a"))
+    assert books.books(D) == Books(0, decoding=1, context_tokens=34, finishes_s=(5.0,))
+
+
+def test_how_many_will_still_decode() -> None:
+    """Those predicted to be done by then are not counted; those that should be done already, and are not, are."""
+    books = Books(decoding=4, finishes_s=(1.0, 5.0, 6.0))
+    assert [books.decoding_at(then, 2.0) for then in (2.0, 5.0, 7.0)] == [4, 3, 2]
+
+
+@dataclass
+class _Modelled:
+    worker: WorkerId
+    prefill: int
+    decode: int
+    pending: int
+    answered: bool = False
 
 
 Steps = st.lists(
     st.tuples(
-        st.sampled_from(["sent", "done", "ended"]), st.integers(0, 6), st.sampled_from([P, D]), st.integers(0, 99), st.integers(0, 99)
+        st.sampled_from(["sent", "made", "ended"]), st.integers(0, 6), st.sampled_from([P, D]), st.integers(0, 99), st.integers(0, 99)
     )
 )
 
@@ -47,38 +98,45 @@ Steps = st.lists(
 @given(Steps)
 def test_books_add_up(steps: list[tuple[str, int, WorkerId, int, int]]) -> None:
     """Never below zero, and zero again when all has ended."""
-    books, model = InFlight(), dict[LegId, list[object]]()
-    for what, number, worker, prefill, decode in steps:
+    books, model = InFlight(), dict[LegId, _Modelled]()
+    for now, (what, number, worker, prefill, decode) in enumerate(steps):
         leg = LegId(f"r:{number}")
         if what == "sent" and leg not in model:
-            books.sent(leg, worker, prefill, decode, prefill + 1)
-            model[leg] = [worker, prefill, decode, prefill + 1, False]
-        elif what == "done":
-            books.prompt_done(leg)
+            books.sent(leg, worker, Work(prefill, prefill // 2, decode, prefill + 1, now + 5.0 if decode else None), now)
+            model[leg] = _Modelled(worker, prefill, decode, prefill + 1)
+        elif what == "made":
+            books.made(leg, 2, now)
             if leg in model:
-                model[leg][1] = model[leg][3] = 0
-                model[leg][4] = True
+                model[leg].prefill = model[leg].pending = 0
+                model[leg].answered = True
         elif what == "ended":
-            books.ended(leg)
+            books.ended(leg, now)
             model.pop(leg, None)
         for name in (P, D):
-            assert books.prefill_tokens(name) == sum(int(str(entry[1])) for entry in model.values() if entry[0] == name)
-            assert books.decode_tokens(name) == sum(int(str(entry[2])) for entry in model.values() if entry[0] == name)
-            assert books.pending_tokens(name) == sum(int(str(entry[3])) for entry in model.values() if entry[0] == name)
-            assert books.legs(name) == sum(entry[0] == name for entry in model.values())
-            assert books.unanswered(name) == sum(entry[0] == name and not entry[4] for entry in model.values())
+            there = [entry for entry in model.values() if entry.worker == name]
+            assert books.prefill_tokens(name) == sum(entry.prefill for entry in there)
+            assert books.decode_tokens(name) == sum(entry.decode for entry in there)
+            assert books.pending_tokens(name) == sum(entry.pending for entry in there)
+            assert books.legs(name) == len(there)
+            assert books.unanswered(name) == sum(not entry.answered for entry in there)
+            assert len(books.books(name).finishes_s) == books.books(name).decoding == sum(entry.decode > 0 for entry in there)
     for leg in list(model):
-        books.ended(leg)
-    assert [books.prefill_tokens(P), books.decode_tokens(P), books.prefill_tokens(D), books.decode_tokens(D), len(books)] == [0] * 5
+        books.ended(leg, 1e9)
+    for name in (P, D):
+        left = books.books(name)
+        assert (left.unanswered, left.uncached_tokens, left.squares, left.decoding, left.context_tokens, left.finishes_s) == (0,) * 5 + (
+            (),
+        )
+        assert (books.prefill_tokens(name), books.decode_tokens(name), books.legs(name)) == (0, 0, 0)
 
 
 def test_a_plan_counts_until_its_leg_is_sent() -> None:
     """The decode worker of a request that is still prefilling has that request on its books; planned anew, only the new one."""
     books = InFlight()
     request, old, new = RequestId("r"), WorkerId("d1"), WorkerId("d2")
-    books.planned(request, old, 100, 60)
+    books.planned(request, old, Work(0, 0, 100, 60))
     assert (books.decode_tokens(old), books.prefill_tokens(old), books.pending_tokens(old), books.legs(old)) == (100, 0, 60, 1)
-    books.planned(request, new, 120, 60)
+    books.planned(request, new, Work(0, 0, 120, 60))
     assert (books.decode_tokens(old), books.decode_tokens(new), books.legs(old)) == (0, 120, 0)
     books.unplanned(request)
     books.unplanned(request)

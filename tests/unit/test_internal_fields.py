@@ -22,6 +22,7 @@ from router.internal_fields import (
     MAX_SEQUENCES,
     NAME_HEADERS,
     STRIPPED_HEADERS,
+    Asked,
     Treatment,
     vetted_body,
     vetted_headers,
@@ -130,13 +131,31 @@ STRIPPED: dict[str, tuple[str, str]] = {
     "twice": ('{"kv_transfer_params":1,"kv_transfer_params":2,"n":1}', '{"n":1}'),
     "inside of vllm_xargs": ('{"vllm_xargs":{"kv_transfer_params":"x","ec_transfer_params":["y"],"own":1}}', '{"vllm_xargs":{"own":1}}'),
     "behind blanks": (' {\n "kv_transfer_params" : [] , "n" : 1 } ', '{"n":1}'),
+    "a priority, which the gate has read": ('{"priority":-7,"n":1}', '{"n":1}'),
 }
 
 
 @pytest.mark.parametrize(("given", "kept"), STRIPPED.values(), ids=STRIPPED.keys())
 def test_internal_fields_are_taken_out(given: str, kept: str) -> None:
     """However they are written; all else stays as it was."""
-    assert vetted_body(given.encode()) == kept.encode()
+    assert vetted_body(given.encode()).body == kept.encode()
+
+
+ASKED: dict[str, tuple[str, Asked]] = {
+    "nothing": ("{}", Asked()),
+    "no JSON": ("{", Asked()),
+    "by habit": ('{"priority":0,"service_tier":null}', Asked()),
+    "sooner": ('{"priority":-100}', Asked(priority=-100)),
+    "later": ('{"priority": 100 }', Asked(priority=100)),
+    "a tier": ('{"service_tier":"flex"}', Asked(service_tier="flex")),
+    "both": ('{"service_tier":"auto","priority":3}', Asked(3, "auto")),
+}
+
+
+@pytest.mark.parametrize(("body", "asked"), ASKED.values(), ids=ASKED.keys())
+def test_what_a_body_asks_for_the_request_as_a_whole(body: str, asked: Asked) -> None:
+    """Told to the gate. 0 is vLLM's default priority, which many clients always send."""
+    assert vetted_body(body.encode()).asked == asked
 
 
 UNTOUCHED = [
@@ -158,7 +177,7 @@ UNTOUCHED = [
 def test_everything_else_is_handed_on_as_it_is(body: str) -> None:
     """The very same bytes, those that are no JSON too: vLLM's words for them are better."""
     given = body.encode()
-    assert vetted_body(given) is given
+    assert vetted_body(given).body is given
 
 
 def chained(levels: int, inner: str = "1") -> str:
@@ -174,7 +193,12 @@ def structured(**outputs: Any) -> str:
 
 
 REFUSED: dict[str, tuple[str, str]] = {
-    "priority": ('{"priority":-1}', "`priority`"),
+    "a priority below all": ('{"priority":-101}', "`priority` has to be an integer from -100"),
+    "a priority above all": ('{"priority":101}', "`priority`"),
+    "a priority in quotes": ('{"priority":"5"}', "`priority`"),
+    "half a priority": ('{"priority":1.5}', "`priority`"),
+    "a priority that is none": ('{"priority":true}', "`priority`"),
+    "a tier that is no word": ('{"service_tier":5}', "`service_tier` has to be a string"),
     "tensors": ('{"prompt_embeds":"AAAA"}', "`prompt_embeds`"),
     "a long id": (json.dumps({"request_id": "x" * 129}), "`request_id`"),
     "an id of lines": ('{"request_id":"a\\nb"}', "`request_id`"),

@@ -18,11 +18,14 @@ from cluster.messages import (
     FromRouter,
     FromWorker,
     Hello,
+    KVChanges,
+    KVSnapshot,
     LegKind,
     MoveLegs,
     Pulse,
     Refused,
     StepOutputs,
+    WantKV,
     decode_from_router,
     decode_from_worker,
     encode,
@@ -46,6 +49,7 @@ FROM_ROUTER: list[FromRouter] = [
     AbortLegs([L, LegId("ü:1")]),
     Call(1, "reset_prefix_cache", [True, None, "x", 1.5, [1]]),
     Hello(),
+    WantKV(2),
 ]
 FROM_WORKER: list[FromWorker] = [
     StepOutputs(E, LOAD, {L: HANDLE}, [Transfer(L, 2**40, 0.25)], {L: 0.125}),
@@ -55,7 +59,9 @@ FROM_WORKER: list[FromWorker] = [
     Failed(E, [L], "died"),
     Answer(1, ["generate"]),
     Answer(1, error="it cannot"),
-    Pulse(E, LOAD),
+    Pulse(E, LOAD, 7),
+    KVChanges(E, 1, True, bytes(16), bytes(8)),
+    KVSnapshot(E, 2, 1, 0, True, bytes(8)),
 ]
 
 

@@ -8,11 +8,20 @@ import pytest
 
 from core.ids import RequestId
 from router.drain_rate import DrainRate
-from router.queue import QueueLimits, Rank, RequestQueue, Waiting
+from router.queue import QueueLimits, RequestQueue
+from router.service import ORDINARY, WantedService
+from router.waiting import Rank, Waiting
 
 
-def waiting(name: str, rank: Rank = Rank.NEW, tokens: int = 100, since_s: float = 0.0, until_s: float = 30.0) -> Waiting:
-    return Waiting(RequestId(name), rank, tokens, since_s, until_s)
+def waiting(
+    name: str,
+    rank: Rank = Rank.NEW,
+    tokens: int = 100,
+    since_s: float = 0.0,
+    until_s: float = 30.0,
+    service: WantedService = ORDINARY,
+) -> Waiting:
+    return Waiting(RequestId(name), rank, tokens, since_s, until_s, service)
 
 
 def queue_of(*entries: Waiting, limits: QueueLimits = QueueLimits(), now: float = 0.0) -> RequestQueue:  # noqa: B008 - frozen
@@ -20,6 +29,11 @@ def queue_of(*entries: Waiting, limits: QueueLimits = QueueLimits(), now: float 
     for entry in entries:
         queue.enter(entry, now)
     return queue
+
+
+def names(queue: RequestQueue, now: float = 0.0) -> list[str]:
+    """Who is offered to workers, in turn."""
+    return [entry.request for entry in queue.in_turn(now)]
 
 
 def test_order() -> None:
@@ -31,14 +45,14 @@ def test_order() -> None:
         waiting("handed-off-5", Rank.HANDED_OFF, since_s=5.0),
         waiting("handed-off-4", Rank.HANDED_OFF, since_s=4.0),
     )
-    assert [entry.request for entry in queue] == ["handed-off-4", "handed-off-5", "resumed", "new-1", "new-2"]
+    assert names(queue) == ["handed-off-4", "handed-off-5", "resumed", "new-1", "new-2"]
 
 
 def test_entering_again_replaces() -> None:
     """A request is in the queue once, as what it is now."""
     queue = queue_of(waiting("a", tokens=100), waiting("a", Rank.RESUMED, tokens=150))
     assert (len(queue), queue.tokens) == (1, 150)
-    assert list(queue) == [waiting("a", Rank.RESUMED, tokens=150)]
+    assert list(queue.in_turn(0.0)) == [waiting("a", Rank.RESUMED, tokens=150)]
     queue.leave(RequestId("a"), 0.0)
     queue.leave(RequestId("a"), 0.0)
     assert (len(queue), queue.tokens, RequestId("a") in queue) == (0, 0, False)
@@ -59,9 +73,11 @@ def serve(queue: RequestQueue, name: str, tokens: int, at_s: float) -> None:
     queue.served(RequestId(name), at_s)
 
 
-def draining(tokens_per_s: int, ahead: int, max_wait_s: float) -> RequestQueue:
+def draining(tokens_per_s: int, ahead: int, max_wait_s: float, service: WantedService = ORDINARY) -> RequestQueue:
     """A queue that has served so many tokens in each of ten seconds, ``ahead`` tokens long at second 10."""
-    queue = queue_of(waiting("long", tokens=ahead, since_s=9.0, until_s=math.inf), limits=QueueLimits(max_wait_s=max_wait_s))
+    queue = queue_of(
+        waiting("long", tokens=ahead, since_s=9.0, until_s=math.inf, service=service), limits=QueueLimits(max_wait_s=max_wait_s)
+    )
     for second in range(1, 11):
         serve(queue, f"s{second}", tokens_per_s, float(second))
     return queue
@@ -146,6 +162,127 @@ def test_small_ones_may_pass_a_big_one_for_a_while() -> None:
     queue.enter(waiting("other", since_s=50.0), 50.0)
     queue.placed(RequestId("other"))
     assert queue.lets_pass
+
+
+def test_who_was_overtaken_too_often_is_next_whatever_the_order_says() -> None:
+    """Requests that are more urgent do not keep a big one out for ever; those that are under way go before it, as before all."""
+    queue = queue_of(waiting("big", tokens=5000, since_s=1.0))
+    for number in range(32):
+        queue.placed(RequestId(f"direct{number}"))
+    queue.enter(waiting("urgent", service=WantedService(ttft_s=0.5), since_s=1.0), 1.0)
+    queue.enter(waiting("resumed", Rank.RESUMED, since_s=1.2), 1.2)
+    assert not queue.lets_pass
+    assert names(queue, 1.2) == ["resumed", "big", "urgent"]
+    queue.placed(RequestId("resumed"))
+    assert not queue.lets_pass
+    queue.placed(RequestId("big"))
+    assert queue.lets_pass
+
+
+def test_a_better_priority_overtakes_eight_times_as_often() -> None:
+    """That is what a priority is for; and then it waits, too."""
+    queue = queue_of(waiting("big", tokens=5000, service=WantedService(priority=5)))
+    for number in range(255):
+        queue.placed(RequestId(f"direct{number}"))
+    assert queue.lets_pass
+    queue.placed(RequestId("direct255"))
+    assert not queue.lets_pass
+
+
+def test_one_that_leaves_holds_nobody_up() -> None:
+    """A big one that is given up was not overtaken for others' sake."""
+    queue = queue_of(waiting("big"), waiting("next", since_s=1.0))
+    for number in range(40):
+        queue.placed(RequestId(f"direct{number}"))
+    assert not queue.lets_pass
+    queue.leave(RequestId("big"), 2.0)
+    assert queue.lets_pass
+
+
+PATIENT = WantedService(priority=9)
+PROMISED = WantedService(ttft_s=4.0)
+NEWCOMER: dict[str, tuple[RequestQueue, WantedService, str | None]] = {
+    "the queue is full of its equals": (
+        queue_of(*(waiting(f"{n}", since_s=9.0) for n in range(2)), limits=QueueLimits(2, max_wait_s=60.0)),
+        ORDINARY,
+        "2 requests are waiting, and 2 may",
+    ),
+    "the queue is full of less important ones": (
+        queue_of(*(waiting(f"{n}", since_s=9.0, service=PATIENT) for n in range(2)), limits=QueueLimits(2)),
+        ORDINARY,
+        None,
+    ),
+    "one tenant's flood is not another's": (
+        queue_of(*(waiting(f"{n}", since_s=0.0) for n in range(4)), limits=QueueLimits(4, max_wait_s=1.0)),
+        WantedService("other"),
+        None,
+    ),
+    "nobody waits in its line for as long": (queue_of(waiting("a", since_s=-50.0, service=PATIENT)), ORDINARY, None),
+    "the wait would be half of what it is promised": (
+        draining(100, 900, max_wait_s=20.0, service=PROMISED),
+        PROMISED,
+        "the wait would be 4.7 s, and 2 s is the most",
+    ),
+    "it stands before those that are promised nothing": (draining(100, 900, max_wait_s=20.0), PROMISED, None),
+    "the same without a promise": (draining(100, 900, max_wait_s=20.0), ORDINARY, None),
+}
+
+
+@pytest.mark.parametrize(("queue", "service", "reason"), NEWCOMER.values(), ids=NEWCOMER.keys())
+def test_room_depends_on_who_asks(queue: RequestQueue, service: WantedService, reason: str | None) -> None:
+    """At second 10: what counts is who stands before it, and who would make way for it."""
+    assert queue.full(10.0, 1, service) == reason
+
+
+def test_whoever_makes_way_is_taken_out() -> None:
+    """Less important ones, when better ones came beyond the bounds; one more than may wait can be there, as ever."""
+    queue = queue_of(*(waiting(f"patient{n}", since_s=float(n), service=PATIENT) for n in range(3)), limits=QueueLimits(3))
+    queue.enter(waiting("a"), 3.0)
+    assert queue.surplus() == []
+    queue.enter(waiting("b"), 3.0)
+    assert [gone.request for gone in queue.surplus()] == ["patient2"]
+    assert (names(queue), queue.tokens) == (["a", "b", "patient0", "patient1"], 400)
+
+
+def test_tokens_make_way_too() -> None:
+    """As many as the bound needs; those that are under way are never touched."""
+    queue = queue_of(
+        waiting("resumed", Rank.RESUMED, tokens=9000),
+        *(waiting(f"patient{n}", tokens=100, since_s=float(n), service=PATIENT) for n in range(3)),
+        limits=QueueLimits(max_tokens=300),
+    )
+    assert queue.surplus() == []
+    queue.enter(waiting("a", tokens=250), 3.0)
+    assert [gone.request for gone in queue.surplus()] == ["patient2", "patient1"]
+    assert names(queue) == ["resumed", "a", "patient0"]
+
+
+LONGEST: dict[str, tuple[QueueLimits, WantedService, float]] = {
+    "nothing promised": (QueueLimits(), ORDINARY, 30.0),
+    "a first token": (QueueLimits(), WantedService(ttft_s=2.0), 2.0),
+    "a deadline": (QueueLimits(), WantedService(ttft_s=9.0, deadline_s=5.0), 5.0),
+    "later than anybody may wait": (QueueLimits(max_wait_s=8.0), WantedService(ttft_s=9.0), 8.0),
+    "served all the same": (QueueLimits(refuse_hopeless=False), WantedService(ttft_s=2.0), 30.0),
+}
+
+
+@pytest.mark.parametrize(("limits", "service", "longest_s"), LONGEST.values(), ids=LONGEST.keys())
+def test_how_long_one_may_wait(limits: QueueLimits, service: WantedService, longest_s: float) -> None:
+    """Until what it is promised is lost for certain, unless nobody is refused for that."""
+    assert limits.longest_wait_s(service) == longest_s
+
+
+def test_those_that_go_during_a_look_are_not_mentioned() -> None:
+    """Placing one may end others; and one that comes back at once is not offered twice."""
+    queue = queue_of(*(waiting(f"{n}", since_s=float(n)) for n in range(4)))
+    offered = []
+    for each in queue.in_turn(5.0):
+        offered.append(each.request)
+        if each.request == "0":
+            queue.placed(each.request)
+            queue.enter(each, 5.0)
+            queue.leave(RequestId("2"), 5.0)
+    assert offered == ["0", "1", "3"]
 
 
 def test_the_rate_is_that_of_the_last_busy_seconds() -> None:

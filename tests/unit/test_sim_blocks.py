@@ -64,17 +64,20 @@ def test_fits_counts_found_blocks_that_are_free() -> None:
     assert not pool.fits(blocks, 3)
 
 
-def test_a_content_is_findable_under_one_block_only() -> None:
-    """Two requests that computed the same block at the same time do not announce its removal twice."""
+def test_copies_are_found_one_after_the_other() -> None:
+    """Two requests that computed the same block at the same time have one each, and each has its own removal announced, as vLLM's."""
     pool = BlockPool(2)
     blocks = pool.take(2) or []
     pool.store(blocks[:1], stored(1))
     pool.store(blocks[1:], stored(1))
     assert pool.find([BlockHash(1)]) == blocks[:1]
-    pool.drop(blocks)
-    pool.take_events()
-    pool.take(2)
-    assert pool.take_events() == [BlocksRemoved([BlockHash(1)])]
+    pool.drop(blocks[:1])
+    pool.drop(blocks[1:])
+    for left in (blocks[1:], []):
+        pool.take_events()
+        pool.take(1)
+        assert pool.take_events() == [BlocksRemoved([BlockHash(1)])]
+        assert pool.find([BlockHash(1)]) == left
 
 
 def test_clear_is_refused_while_blocks_are_held() -> None:

@@ -7,8 +7,10 @@ import pytest
 
 from core.errors import ConfigError
 from core.step_model import StepWork
+from engine.performance.registry import timing_by_name
+from engine.performance.table import DecodeRow, PrefillRow, TableTime, load_table
 from engine.sim_config import SimulatedEngineConfig
-from engine.sim_timing import ConstantTime, DecodeRow, PolynomialTime, PrefillRow, TableTime, interpolate, load_table
+from engine.sim_timing import ConstantTime, NamedTime, PolynomialTime
 
 TABLE = TableTime(
     prefill=(PrefillRow(100, 0.01), PrefillRow(300, 0.05)),
@@ -41,18 +43,6 @@ def test_polynomial_time(work: StepWork, seconds: float) -> None:
     assert timing.step_s(work) == seconds
 
 
-@pytest.mark.parametrize(("x", "y"), [(0, 1.0), (1, 1.0), (2, 2.0), (3, 3.0), (4, 2.5), (5, 2.0), (7, 1.0), (100, 0.0)], ids=str)
-def test_interpolate(x: float, y: float) -> None:
-    """Linear between points, the first value below them, the last slope beyond, never below 0."""
-    assert interpolate([(5, 2.0), (1, 1.0), (3, 3.0)], x) == pytest.approx(y)
-
-
-def test_interpolate_takes_one_point_and_repeated_ones() -> None:
-    """One point is a constant; of two values at one place the last counts."""
-    assert interpolate([(5, 2.0)], 9) == 2.0
-    assert interpolate([(1, 1.0), (5, 9.0), (5, 2.0)], 5) == 2.0
-
-
 @pytest.mark.parametrize(
     ("work", "seconds"),
     [
@@ -67,6 +57,14 @@ def test_interpolate_takes_one_point_and_repeated_ones() -> None:
 def test_table_time(work: StepWork, seconds: float) -> None:
     """Measured rows are met exactly, others are interpolated; context is per request in the table."""
     assert TABLE.step_s(work) == pytest.approx(seconds)
+
+
+def test_table_time_parts_attention_from_the_rest() -> None:
+    """With a time per token squared, several prompts in one step cost less than one as long, and a chunk deep in a prompt costs more."""
+    table = TableTime(TABLE.prefill, TABLE.decode, prefill_square_s=1e-7)
+    assert table.step_s(StepWork(300, 300**2)) == pytest.approx(0.05)
+    assert table.step_s(StepWork(300, 3 * 100**2)) == pytest.approx(0.05 - 1e-7 * 60_000)
+    assert table.step_s(StepWork(300, 1000**2 - 700**2)) == pytest.approx(0.05 + 1e-7 * (510_000 - 90_000))
 
 
 def test_load_table_reads_both_phases(tmp_path: Path) -> None:
@@ -92,3 +90,13 @@ def test_configuration_names_its_timing() -> None:
     config = msgspec.convert({"timing": {"type": "polynomial", "prefill_token_s": 1e-5}}, SimulatedEngineConfig)
     assert config.timing == PolynomialTime(prefill_token_s=1e-5)
     assert msgspec.convert(msgspec.to_builtins(SimulatedEngineConfig(timing=TABLE)), SimulatedEngineConfig).timing == TABLE
+
+
+def test_configuration_can_name_a_known_timing() -> None:
+    """A name stands for the step times that come with Baton, and an unknown one is refused with the configuration."""
+    config = msgspec.convert({"timing": {"type": "named", "name": "h100-llama-3.1-8b-tp1"}}, SimulatedEngineConfig)
+    work = StepWork(1000, 1000**2, 8, 8000)
+    assert config.timing.step_s(work) == timing_by_name("h100-llama-3.1-8b-tp1").step_s(work)
+    assert msgspec.convert(msgspec.to_builtins(config), SimulatedEngineConfig) == config
+    with pytest.raises(ConfigError, match="known: a100"):
+        NamedTime("tpu")

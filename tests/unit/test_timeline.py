@@ -11,19 +11,20 @@ from hypothesis import strategies as st
 
 from core.ids import LegId, RequestId, WorkerId
 from engine.base import Transfer
-from router.plan import Decision, Plan, Scored
+from router.plan import Ask, Decision, Plan, Scored
 from router.timeline import Timeline, TimelineBook
 
 P, D = WorkerId("p"), WorkerId("d")
 SPLIT = Decision(Scored(Plan(P, D), 1.0, "cheapest"), (), {}, "split over two workers")
 WHOLE = Decision(Scored(Plan(P, P), 1.0, "only one"), (), {}, "one worker")
+ASK = Ask(RequestId("r"), 20, 10, True)
 NOBODY = Decision(None, (), {}, "no worker can take it")
 
 
 def timeline(decision: Decision | None = SPLIT, client: str = "c", request: str = "r", **values: Any) -> Timeline:
     made = Timeline(RequestId(request), client, 1000.0, 50.0, 20, 8)
     if decision is not None:
-        made.decided(decision)
+        made.decided(ASK, decision)
     for name, value in values.items():
         setattr(made, name, value)
     return made
@@ -107,7 +108,7 @@ def test_a_new_attempt_starts_a_new_record() -> None:
         sent_s=1.0, queue_s=0.5, handed_off_s=3.0, decoding_s=4.0, cached_tokens=5, transferred_tokens=20, recomputed_tokens=1
     )
     record.moved(Transfer(LegId("r:1"), 500, 0.5))
-    record.decided(WHOLE, 5.0)
+    record.decided(ASK, WHOLE, 5.0)
     record.sent_s, record.decoding_s, record.finished_s = 6.0, 7.0, 9.0
     assert record.phases == {"route": 2.0, "queue": 0.5, "prefill": 2.5, "handoff": 1.0, "decode": 3.0}
     assert (record.transfer_bytes, record.transfer_s, record.transferred_tokens, record.cached_tokens) == (0, 0.0, 0, 0)
@@ -124,7 +125,7 @@ def test_phases_add_up_over_attempts(steps: list[tuple[str, float]], rest: float
     for step, seconds in steps:
         now += seconds
         if step == "again":
-            record.decided(SPLIT, now)
+            record.decided(ASK, SPLIT, now)
         elif getattr(record, step) is None and all(getattr(record, before) is not None for before in order[: order.index(step)]):
             setattr(record, step, now)
     record.finished_s = now + rest

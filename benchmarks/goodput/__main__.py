@@ -1,0 +1,47 @@
+"""``make goodput``: every policy, three set-ups of the same sixteen GPUs, two traces, on a virtual clock; writes docs/goodput.md."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.goodput import page
+from benchmarks.goodput.runs import Runs, say
+from benchmarks.goodput.sweep import Sweep, Workload, quick
+from simulation.goodput import Objective
+
+ROOT = Path(__file__).parents[2]
+WORKLOADS = (
+    Workload("mooncake_conversation", Objective(3.0, 0.05), (12, 15, 18, 20, 22, 24, 26, 28, 30, 33, 36, 40), 12_031),
+    Workload("mooncake_conversation", Objective(3.0, 0.025), (6, 9, 12, 15, 18, 20, 22, 24, 26, 28, 30, 33), 12_031),
+    Workload("azure_code", Objective(0.5, 0.05), (80, 110, 140, 170, 200, 230, 260, 290, 320), 8_819, ratios=(8, 10, 12, 14)),
+    Workload("azure_code", Objective(0.5, 0.025), (50, 80, 110, 140, 170, 200, 230, 260, 290), 8_819, ratios=(8, 10, 12, 14)),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.goodput", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer requests, rates and ratios; minutes instead of hours")
+    parser.add_argument("--only", type=int, choices=range(len(WORKLOADS)), help="one workload only")
+    parser.add_argument("--fresh", action="store_true", help="compute again what is known of earlier runs")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "goodput.md")
+    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "goodput", help="where outcomes of runs are kept")
+    arguments = parser.parse_args()
+    chosen = WORKLOADS if arguments.only is None else WORKLOADS[arguments.only : arguments.only + 1]
+    runs = Runs(arguments.cache, arguments.processes, fresh=arguments.fresh)
+    try:
+        found = []
+        for work in chosen:
+            say(work.name)
+            made = quick(work) if arguments.quick else work
+            found.append((made, Sweep(made, runs, arguments.seed).everything()))
+    finally:
+        runs.close()
+    page.write(arguments.output, found, arguments.seed)
+    say(f"written: {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Which runs are made: the rates of a sweep, the search for each policy's best ratio, the ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from benchmarks.goodput.runs import Runs
+from benchmarks.goodput.setups import Run, Setup
+from router.balancer.joint import SWITCHES
+from router.balancer.registry import POLICIES
+from simulation.goodput import SHARE, Objective, Outcome, goodput
+
+_STOP_SHARE = 0.7
+"""A sweep ends at the first rate with fewer good ones."""
+_AGGREGATED = ("random", "round_robin", "least_outstanding_tokens", "power_of_two", "sglang_cache_aware", "dynamo_kv", "baton")
+"""Policies that say something about workers that do all of a request."""
+OURS = "baton"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A trace, what is promised, and where to look."""
+
+    trace: str
+    objective: Objective
+    rates: Sequence[float]
+    requests: int
+    ratios: Sequence[int] = (4, 6, 8, 10)
+    """Prefill workers, of sixteen."""
+    step_tokens: Sequence[int] = (2048, 8192)
+
+    @property
+    def name(self) -> str:
+        return f"{self.trace}, TTFT {self.objective.ttft_s:g} s, TPOT {self.objective.tpot_s * 1000:g} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A set-up over the rates."""
+
+    setup: Setup
+    points: Sequence[Outcome]
+
+    @property
+    def goodput(self) -> float:
+        """0 where even the slowest rate misses."""
+        return goodput((point.rate, point.share) for point in self.points) or 0.0
+
+    @property
+    def is_found(self) -> bool:
+        """Whether a rate was reached at which too few are good."""
+        return self.points[-1].share < SHARE
+
+
+class Sweep:
+    """All of one workload."""
+
+    def __init__(self, workload: Workload, runs: Runs, seed: int) -> None:
+        self._workload = workload
+        self._runs = runs
+        self._seed = seed
+
+    def curves(self, setups: Iterable[Setup]) -> list[Curve]:
+        """One for each, rate by rate until too few are good; all set-ups side by side."""
+        points: dict[Setup, list[Outcome]] = {setup: [] for setup in setups}
+        for rate in self._workload.rates:
+            going = [setup for setup, known in points.items() if not known or known[-1].share >= _STOP_SHARE]
+            for run, found in self._runs.of(self._run(setup, rate) for setup in going).items():
+                points[run.setup].append(found)
+        return [Curve(setup, known) for setup, known in points.items()]
+
+    def best(self, policies: Sequence[str], ratios: Sequence[int], step_tokens: Sequence[int]) -> list[Curve]:
+        """Each policy at the ratio and step size at which its goodput is the highest."""
+        tried = self.curves(Setup(policy, ratio, tokens) for policy in policies for ratio in ratios for tokens in step_tokens)
+        return [max((curve for curve in tried if curve.setup.policy == policy), key=lambda curve: curve.goodput) for policy in policies]
+
+    def everything(self) -> Mapping[str, Sequence[Curve]]:
+        """By the name of the set-up; then the ablations, and four routers, at the ratio at which all terms together are best."""
+        work = self._workload
+        peers = [policy for policy in POLICIES if policy != OURS]
+        ours = self.best([OURS], work.ratios, work.step_tokens)[0].setup
+        without = [replace_policy(ours, f"{OURS}-without-{term}") for term in sorted(SWITCHES)]
+        four = [Setup(policy, ours.prefill, ours.step_tokens, 4) for policy in (OURS, "least_outstanding_tokens")]
+        return {
+            "aggregated": self.best([policy for policy in _AGGREGATED if policy in POLICIES], [0], work.step_tokens),
+            # Decode workers of a static set-up hardly ever compute a prompt: their step size says nothing.
+            "disaggregated": self.best(peers, work.ratios, work.step_tokens[:1]),
+            "per request": self.curves([ours]),
+            "ablation": self.curves(without),
+            "four routers": self.curves(four),
+        }
+
+    def _run(self, setup: Setup, rate: float) -> Run:
+        work = self._workload
+        return Run(setup, work.trace, work.requests, rate, work.objective, self._seed)
+
+
+def replace_policy(setup: Setup, policy: str) -> Setup:
+    """The same cluster under another policy."""
+    return Setup(policy, setup.prefill, setup.step_tokens, setup.routers)
+
+
+def quick(work: Workload) -> Workload:
+    """A small one, to see that everything works, and roughly where things are."""
+    return replace(work, requests=min(work.requests, 3000), rates=work.rates[::2], ratios=(6, 8), step_tokens=work.step_tokens[:1])

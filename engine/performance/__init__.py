@@ -1,0 +1,1 @@
+"""How long the steps of known GPUs and models take, by name, and fitting the same from measured steps."""

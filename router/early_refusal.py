@@ -1,0 +1,85 @@
+"""Whether a request is refused before anything is spent on it, since what it is promised cannot be kept. Pure.
+
+After Mooncake (Qin et al., FAST'25): what counts is the load when its prompt will be done, not the load now. Who predicts so, does
+(``router/balancer``); refusing by today's decode load lets in far too many, then far too few, in turns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from core.ids import RequestId
+from router.service import WantedService
+from router.waiting import Rank, Waiting
+
+_ERRS = 1.1
+"""Predictions are a tenth off at times. Nobody is refused for less."""
+_SHORTEST_S, _LONGEST_S = 1.0, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """The best that any plan offers, in seconds; None: nobody can tell."""
+
+    ttft_s: float | None
+    """From the request's arrival."""
+    tpot_s: float | None = None
+    """With the requests that will decode there when the prompt is done."""
+    answer_s: float | None = None
+    """From the first token to the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Who is refused, why, and when to come again."""
+
+    reason: str
+    retry_after_s: float
+    instead: RequestId | None = None
+    """A request that waits, worse off and less important: it is refused, the new one is not. None: the new one is refused."""
+
+    @property
+    def text(self) -> str:
+        """For the client."""
+        return refusal_text(self.reason, self.retry_after_s)
+
+
+def refusal_text(reason: str, retry_after_s: float) -> str:
+    """The one form that every refusal has; ``Retry-After`` says the same."""
+    return f"{reason}; try again in {max(1, math.ceil(retry_after_s))} s"
+
+
+def early_refusal(
+    wanted: WantedService, predicted: Predicted, waiting: Iterable[Waiting], now: float, drained_s: float = 0.0
+) -> Refusal | None:
+    """What to do about a new request: None lets it in.
+
+    ``waiting`` are those in the queue. Of these, one of a lower priority whose own objective is lost goes in its place, the least
+    important and latest first. ``drained_s`` is when the queue will have room by its measured rate: nobody is asked to come sooner.
+    """
+    missed = _missed(wanted, predicted)
+    if missed is None:
+        return None
+    reason, over_s = missed
+    retry_after_s = min(_LONGEST_S, max(_SHORTEST_S, over_s, drained_s))
+    lost = [each for each in waiting if each.rank is Rank.NEW and each.service.priority > wanted.priority and each.is_late(now)]
+    if not lost:
+        return Refusal(reason, retry_after_s)
+    least = max(lost, key=lambda each: (each.service.priority, each.since_s))
+    return Refusal("what it is promised is lost, and requests of a better priority came", retry_after_s, least.request)
+
+
+def _missed(wanted: WantedService, predicted: Predicted) -> tuple[str, float] | None:
+    """What cannot be kept, in words, and by how many seconds the wait is too long for it."""
+    ttft_s, tpot_s = predicted.ttft_s, predicted.tpot_s
+    if wanted.ttft_s is not None and ttft_s is not None and ttft_s > wanted.ttft_s * _ERRS:
+        return f"the first token would come after {ttft_s:.1f} s, and {wanted.ttft_s:g} s is promised", ttft_s - wanted.ttft_s
+    if wanted.tpot_s is not None and tpot_s is not None and tpot_s > wanted.tpot_s * _ERRS:
+        return f"a token would take {tpot_s * 1000:.0f} ms, and {wanted.tpot_s * 1000:g} ms is promised", 0.0
+    if wanted.deadline_s is not None and ttft_s is not None:
+        done_s = ttft_s + (predicted.answer_s or 0.0)
+        if done_s > wanted.deadline_s * _ERRS:
+            return f"the answer would be done after {done_s:.1f} s, and {wanted.deadline_s:g} s is the deadline", done_s - wanted.deadline_s
+    return None

@@ -1,0 +1,117 @@
+"""What a router knows of its requests' future, and what it learns from their past: what is asked before a decision, and told after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster.messages import FromWorker, WantKV
+from core.ids import WorkerId
+from core.worker import WorkerCard
+from router import instructions as i
+from router.entry import Entry
+from router.plan import Ask
+from router.predict.predictor import Predictor
+from router.prefix.prefixes import Prefixes
+
+if TYPE_CHECKING:
+    from vllm.v1.engine import EngineCoreRequest
+
+_PARTS = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+class Foresight:
+    """One per router, beside its dispatcher: predictions, and the index of what is cached where."""
+
+    def __init__(self, model: str = "", predictor: Predictor | None = None, prefixes: Prefixes | None = None) -> None:
+        """``model`` is what clients call it: answers of another model have other lengths."""
+        self.predictor = predictor or Predictor()
+        self.prefixes = prefixes or Prefixes()
+        self._model = model
+
+    # -- workers -------------------------------------------------------------------------------------------------------
+
+    def entered(self, card: WorkerCard, seed: bytes) -> None:
+        """A worker is a member. ``seed`` is what the cluster's block keys are made with."""
+        self.prefixes.enter(card.worker, card.facts.block_size_tokens, seed)
+
+    def left(self, worker: WorkerId) -> None:
+        """It is none any more."""
+        self.prefixes.leave(worker)
+        self.predictor.forget(worker)
+
+    def lost(self, worker: WorkerId) -> None:
+        """It cannot be reached now."""
+        self.prefixes.lost(worker)
+
+    def heard(self, worker: WorkerId, message: FromWorker, now: float) -> WantKV | None:
+        """Any message of a worker, in order; what is returned is to be sent to it."""
+        return self.prefixes.heard(worker, message, now)
+
+    # -- before --------------------------------------------------------------------------------------------------------
+
+    def learn(self, entry: Entry, request: EngineCoreRequest) -> None:
+        """A request has come."""
+        entry.keys = self.prefixes.keys(request)
+
+    def ask(self, entry: Entry, order: i.AskPlan, now: float) -> Ask:
+        """The question for the balancer."""
+        flow, timeline, service = entry.flow, entry.timeline, entry.service
+        emitted = len(flow.emitted)
+        left = timeline.max_tokens - emitted
+        like = (self._model, service.tenant, timeline.prompt_tokens, timeline.max_tokens, emitted)
+        return Ask(
+            flow.request,
+            entry.context_tokens,
+            left,
+            splittable=flow.traits.splittable and left > 1,
+            excluded=order.excluded,
+            keeper=order.keeper,
+            urgent=bool(emitted),
+            now_s=now,
+            waited_s=now - timeline.began_s,
+            hits=self.prefixes.cached_tokens(entry.keys, now),
+            expected_tokens=self.predictor.expected_output(*like),
+            likely_tokens=[self.predictor.output_quantile(part, *like) for part in _PARTS],
+            ttft_s=service.ttft_s,
+            tpot_s=service.tpot_s,
+            first_token_early=flow.traits.first_token_counts,
+        )
+
+    # -- after ---------------------------------------------------------------------------------------------------------
+
+    def sent(self, entry: Entry, worker: WorkerId, now: float) -> None:
+        """A leg was sent there: its prompt will be cached there soon."""
+        self.prefixes.sent(worker, entry.keys, now)
+
+    def refused(self, entry: Entry, worker: WorkerId) -> None:
+        """It was not taken."""
+        self.prefixes.refused(worker, entry.keys)
+
+    def handed_over(self, entry: Entry) -> None:
+        """The decode worker's first token came: what was moved is in the timeline."""
+        chosen, timeline = entry.chosen, entry.timeline
+        if chosen is not None and chosen.plan.is_split and timeline.transfer_bytes:
+            plan, tokens = chosen.plan, timeline.transferred_tokens
+            predicted_s = chosen.terms.get("transfer")
+            self.predictor.observe_transfer(plan.prefill, plan.decode, timeline.transfer_bytes, tokens, timeline.transfer_s, predicted_s)
+
+    def queued(self, entry: Entry, card: WorkerCard, queue_s: float) -> None:
+        """A leg's turn came in its engine, so long after it was sent."""
+        if entry.chosen is not None and entry.chosen.plan.prefill == card.worker:
+            self.predictor.observe_queue(card.role, entry.chosen.terms.get("queue"), queue_s)
+
+    def first_token(self, entry: Entry, card: WorkerCard) -> None:
+        """The client's first token came from that worker."""
+        happened_s = entry.timeline.first_token_s
+        if entry.chosen is not None and happened_s is not None and entry.timeline.attempts == 1:
+            self.predictor.observe_first_token(card.role, entry.chosen.ttft_s, happened_s)
+
+    def finished(self, entry: Entry, card: WorkerCard) -> None:
+        """It has all its tokens, the last from that worker."""
+        timeline, chosen, asked = entry.timeline, entry.chosen, entry.asked
+        predicted = asked.expected_tokens if asked is not None and timeline.attempts == 1 else None
+        tenant = entry.service.tenant
+        self.predictor.observe_finished(self._model, tenant, timeline.prompt_tokens, timeline.output_tokens, predicted)
+        happened_s = timeline.tpot_s
+        if chosen is not None and happened_s is not None and timeline.attempts == 1:
+            self.predictor.observe_tpot(card.role, chosen.tpot_s, happened_s)

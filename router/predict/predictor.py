@@ -1,0 +1,118 @@
+"""What a router expects of workers, links and requests, in one place: the balancer asks, the dispatcher tells what happened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from core.ids import WorkerId
+from core.metrics import PredictionNumbers
+from core.step_model import StepModel
+from core.worker import Role
+from router.plan import WorkerView
+from router.predict.errors import PredictionErrors, Quantity
+from router.predict.extra import Extra
+from router.predict.lengths import OutputLengths
+from router.predict.links import LinkModel, LinkTimes
+from router.predict.step_models import StepModels
+
+_KV_MEMORY = 64
+"""Transfers after which an old one counts for a third in ``kv_bytes_per_token``."""
+
+
+class Predictor:
+    """``router.balancer.base.Predictions``, learnt. One per router; no clock, no waiting; every call takes microseconds.
+
+    In ``observe_*`` a prediction that is None was never made: then there is something to learn, and nothing to check.
+    """
+
+    def __init__(
+        self,
+        step_priors: Mapping[Role, StepModel] | None = None,
+        link_prior: LinkModel | None = None,
+        kv_bytes_per_token: float = 131_072.0,
+        lengths: OutputLengths | None = None,
+    ) -> None:
+        """``kv_bytes_per_token`` holds until the first transfer; the default is Llama-3-8B's in 16 bits."""
+        self._steps = StepModels(step_priors)
+        self._links = LinkTimes(link_prior)
+        self._lengths = lengths or OutputLengths()
+        self._extra = {role: Extra() for role in Role}
+        self._kv_bytes = kv_bytes_per_token
+        self._kv_tokens = 1.0
+        self.errors = PredictionErrors()
+
+    # -- asked ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def kv_bytes_per_token(self) -> float:
+        return self._kv_bytes / self._kv_tokens
+
+    def step_model(self, seen: WorkerView) -> StepModel:
+        """How long this worker's steps take; both sides of the model are always filled in."""
+        return self._steps.of(seen.card.worker, seen.card.role, seen.load.step)
+
+    def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
+        return self._links.transfer_s(prefill, decode, transfer_bytes)
+
+    def expected_output(self, model: str, tenant: str, prompt_tokens: int, max_tokens: int, emitted: int = 0) -> float:
+        """Tokens still to come, on average."""
+        return self._lengths.expected(model, tenant, prompt_tokens, max_tokens, emitted)
+
+    def output_quantile(self, part: float, model: str, tenant: str, prompt_tokens: int, max_tokens: int, emitted: int = 0) -> float:
+        """So many tokens or fewer will still come in that part of such cases."""
+        return self._lengths.quantile(part, model, tenant, prompt_tokens, max_tokens, emitted)
+
+    def ttft_s(self, role: Role, predicted_s: float) -> float:
+        """A policy's time to first token with what experience adds to it: hops, rounds of the loop, a model that errs."""
+        return max(0.0, predicted_s + self._extra[role].seconds)
+
+    @property
+    def error_numbers(self) -> list[PredictionNumbers]:
+        """For Prometheus."""
+        return self.errors.numbers
+
+    # -- told ----------------------------------------------------------------------------------------------------------
+
+    def observe_first_token(self, role: Role, predicted_s: float | None, happened_s: float) -> None:
+        """The first token came, from a worker with this role. ``predicted_s`` is the policy's own, without ``ttft_s``."""
+        if predicted_s is None or not math.isfinite(predicted_s):
+            return
+        self.errors.observe(Quantity.TTFT, self.ttft_s(role, predicted_s), happened_s, role)
+        self._extra[role].observe(predicted_s, happened_s)
+
+    def observe_queue(self, role: Role, predicted_s: float | None, happened_s: float) -> None:
+        """A prompt's turn came, on a worker with this role."""
+        self.errors.observe(Quantity.QUEUE, predicted_s, happened_s, role)
+
+    def observe_transfer(
+        self, prefill: WorkerId, decode: WorkerId, transfer_bytes: int, tokens: int, happened_s: float, predicted_s: float | None = None
+    ) -> None:
+        """KV of so many tokens was pulled. ``tokens`` 0: nobody knows of how many."""
+        self.errors.observe(Quantity.TRANSFER, predicted_s, happened_s)
+        self._links.observe(prefill, decode, transfer_bytes, happened_s)
+        if transfer_bytes > 0 and tokens > 0:
+            kept = 1.0 - 1.0 / _KV_MEMORY if self._kv_tokens > 1.0 else 0.0  # the first one replaces what was a guess
+            self._kv_bytes = self._kv_bytes * kept + transfer_bytes
+            self._kv_tokens = self._kv_tokens * kept + tokens
+
+    def observe_finished(
+        self,
+        model: str,
+        tenant: str,
+        prompt_tokens: int,
+        output_tokens: int,
+        predicted_tokens: float | None = None,
+    ) -> None:
+        """An answer is complete. ``predicted_tokens`` is what was expected before its first token."""
+        self.errors.observe(Quantity.OUTPUT_TOKENS, predicted_tokens, output_tokens)
+        self._lengths.observe(model, tenant, prompt_tokens, output_tokens)
+
+    def observe_tpot(self, role: Role, predicted_s: float | None, happened_s: float) -> None:
+        """An answer is complete, and this was its mean time per token after the first, on a worker with this role."""
+        self.errors.observe(Quantity.TPOT, predicted_s, happened_s, role)
+
+    def forget(self, worker: WorkerId) -> None:
+        """The worker is no member any more."""
+        self._steps.forget(worker)
+        self._links.forget(worker)

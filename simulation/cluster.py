@@ -1,0 +1,172 @@
+"""A simulated cluster put together, and a trace replayed on it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from cluster.admission import Admission
+from cluster.messages import LegKind
+from core.ids import Epoch, RouterId, WorkerId
+from core.step_model import StepModel
+from core.worker import Role, WorkerCard, WorkerState
+from decode_workers.admission import DecodeAdmission
+from engine.sim_config import SimulatedEngineConfig
+from engine.sim_virtual import VirtualEngine
+from prefill_workers.admission import PrefillAdmission
+from router.balancer.balancer import Balancer
+from router.balancer.base import Policy, Predictions
+from router.balancer.joint import Joint
+from router.dispatcher import Dispatcher
+from router.foresight import Foresight
+from router.limits import Limits
+from router.link import WorkerLink
+from router.predict.links import LinkModel
+from router.predict.predictor import Predictor
+from router.queue import QueueLimits
+from router.service import ORDINARY, WantedService
+from simulation.clock import VirtualClock
+from simulation.kv_network import KVNetwork, Port
+from simulation.link import SimLink
+from simulation.prefixes import GivenPrefixes
+from simulation.record import Record
+from simulation.router import SimRouter
+from simulation.stand_ins import UncodedOutputs, UncodedRequests
+from simulation.traces import Trace
+from simulation.worker import Beats, SimWorker
+
+_HEADROOM_TOKENS = 256
+"""``PoolConfig.headroom_tokens``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Workers that are alike."""
+
+    role: Role
+    count: int
+    engine: SimulatedEngineConfig
+    max_prefill_tokens: int | None = None
+    """``PoolConfig.max_prefill_tokens``."""
+
+    @property
+    def admissions(self) -> Mapping[LegKind, Sequence[Admission]]:
+        """As ``deploy.worker`` composes them."""
+        prompts, answers = PrefillAdmission(self.max_prefill_tokens, _HEADROOM_TOKENS), DecodeAdmission(_HEADROOM_TOKENS)
+        return {LegKind.PREFILL: [prompts], LegKind.DECODE: [prompts, answers], LegKind.WHOLE: [prompts, answers]}
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """All that a simulation depends on, beside its trace and its seed. Raises ValueError for two pools of one role."""
+
+    pools: Sequence[Pool]
+    step: StepModel
+    """How long every worker's steps take."""
+    policy: Callable[[random.Random, Predictions], Policy]
+    """Makes one router's policy."""
+    service: WantedService = ORDINARY
+    """What every request is promised."""
+    max_tokens: int = 2048
+    """What clients allow an answer to be long; see ``SimRouter``."""
+    foretells: bool = False
+    """Whether policies that predict nothing are helped out with Baton's predictions, so that requests can be refused early."""
+    routers: int = 1
+    port: Port = field(default_factory=Port)
+    message_s: float = 0.0005
+    """From router to worker, or back, or between workers."""
+    beats: Beats = field(default_factory=Beats)
+    queue: QueueLimits = field(default_factory=QueueLimits)
+    """Of all routers together."""
+
+    def __post_init__(self) -> None:
+        if len({pool.role for pool in self.pools}) != len(self.pools):
+            raise ValueError("there can be one pool of each role")
+
+    @property
+    def limits(self) -> Limits:
+        """Each router's."""
+        queue = QueueLimits(self.queue.max_requests // self.routers, self.queue.max_tokens // self.routers, self.queue.max_wait_s)
+        return Limits(
+            queue=queue,
+            max_prefill_tokens={pool.role: pool.max_prefill_tokens for pool in self.pools},
+            headroom_tokens={pool.role: _HEADROOM_TOKENS for pool in self.pools},
+        )
+
+
+class Cluster:
+    """Same specification, seed and trace: same result, to the last bit. ``replay`` once."""
+
+    def __init__(self, spec: ClusterSpec, seed: int) -> None:
+        self.spec = spec
+        self.clock = VirtualClock()
+        self._rng = random.Random(seed)
+        self._network = KVNetwork(self.clock, spec.port, spec.message_s)
+        self.workers = {worker.card.worker: worker for pool in spec.pools for worker in self._pool(pool)}
+        self.routers = [self._router(RouterId(f"router-{number}")) for number in range(spec.routers)]
+        peers = {name: worker.pulls for name, worker in self.workers.items()}
+        for index, worker in enumerate(self.workers.values()):
+            worker.pulls.peers = peers
+            worker.start(spec.beats.pulse_s * index / len(self.workers))  # not all at once
+
+    def replay(self, trace: Trace) -> list[Record]:
+        """Offers every request at its time to a router, in turns, and runs until all have ended. Records in order of arrival."""
+        records: list[Record] = []
+        for number, request in enumerate(trace.requests):
+            router = self.routers[number % len(self.routers)]
+
+            def arrive(name: str = f"r{number}", router: SimRouter = router, request: Any = request) -> None:
+                records.append(router.submit(name, request))
+
+            self.clock.at(request.arrival_s, arrive)
+        total = len(trace.requests)
+        self.clock.run(lambda: len(records) == total and not any(router.open_requests for router in self.routers))
+        return records
+
+    def settle(self, seconds: float) -> None:
+        """Lets what is on its way arrive."""
+        until_s = self.clock.now() + seconds
+        self.clock.run(lambda: self.clock.now() >= until_s)
+
+    def _pool(self, pool: Pool) -> list[SimWorker]:
+        return [
+            SimWorker(
+                WorkerCard(WorkerId(f"{pool.role}-{number}"), Epoch(1), pool.role, WorkerState.READY, "", "", pool.engine.facts),
+                VirtualEngine(pool.engine, self.spec.step),
+                self.clock,
+                self._network,
+                pool.admissions,
+                self.spec.step,
+                self.spec.beats,
+            )
+            for number in range(pool.count)
+        ]
+
+    def _router(self, name: RouterId) -> SimRouter:
+        spec, clock = self.spec, self.clock
+        router = SimRouter(clock, spec.max_tokens, spec.service)
+        predictor = Predictor(
+            dict.fromkeys(Role, spec.step),
+            LinkModel(spec.port.latency_s, spec.port.gbps * 1e9 / 8),
+            spec.pools[0].engine.kv_bytes_per_token,
+        )
+        rng = random.Random(self._rng.random())
+        dispatcher = Dispatcher(
+            Balancer(spec.policy(rng, predictor), rng, oracle=Joint(predictor, rng) if spec.foretells else None),
+            router.deliver,
+            clock.now,
+            limits=spec.limits,
+            later=clock.later,
+            foresight=Foresight("simulated", predictor, GivenPrefixes()),
+            requests_codec=UncodedRequests(),
+            outputs_codec=UncodedOutputs(),
+        )
+        router.dispatcher = dispatcher
+        received = cast(Any, dispatcher.received)
+        for worker in self.workers.values():
+            link = SimLink(worker.card, name, clock, spec.message_s, worker.hear, received)
+            worker.links[name] = link
+            dispatcher.link_opened(cast(WorkerLink, link))
+        return router

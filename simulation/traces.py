@@ -1,0 +1,116 @@
+"""Recorded traffic: who asked when, for how long a prompt, with which shared beginning, and how long the answer was.
+
+Arrivals are open-loop: a request comes at its time whatever became of those before it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import lzma
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+MOONCAKE_BLOCK_TOKENS = 512
+MOONCAKE_TICK_S = 3.0
+"""Mooncake's timestamps are multiples of this; a request came somewhere between one and the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRequest:
+    """One request. ``block_hashes`` name the blocks of its prompt, each with all that is before it; the last may be partial."""
+
+    arrival_s: float
+    prompt_tokens: int
+    output_tokens: int
+    block_hashes: tuple[int, ...] = ()
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Requests in order of arrival, the first at 0."""
+
+    name: str
+    requests: Sequence[TraceRequest]
+    block_tokens: int
+
+    @property
+    def rate(self) -> float:
+        """Requests per second, from the first to the last."""
+        return (len(self.requests) - 1) / self.requests[-1].arrival_s
+
+    def at_rate(self, rate: float, count: int | None = None) -> Trace:
+        """Faster or slower as a whole: bursts stay bursts, and prefixes come back behind as many other requests as they did.
+
+        With ``count``, the beginning of that: its own rate may be another.
+        """
+        factor = self.rate / rate
+        return replace(self, requests=[replace(each, arrival_s=each.arrival_s * factor) for each in self.requests[:count]])
+
+    def in_blocks_of(self, block_tokens: int) -> Trace:
+        """With full blocks only, of a whole fraction of its own size. Old number and place in it are a good name: hashes are chained."""
+        parts, left = divmod(self.block_tokens, block_tokens)
+        if left:
+            raise ValueError(f"blocks of {self.block_tokens} tokens cannot be cut into blocks of {block_tokens}")
+        return replace(self, requests=[_cut(each, parts, block_tokens) for each in self.requests], block_tokens=block_tokens)
+
+
+def mooncake(path: Path, rng: random.Random, *, block_tokens: int = MOONCAKE_BLOCK_TOKENS, tick_s: float = MOONCAKE_TICK_S) -> Trace:
+    """A trace in Mooncake's format (JSON lines). ``rng`` spreads the requests of one tick over it; ``tick_s`` 0 leaves them."""
+    requests: list[TraceRequest] = []
+    for line in _lines(path):
+        row = json.loads(line)
+        arrival_s = row["timestamp"] / 1000 + rng.random() * tick_s
+        requests.append(TraceRequest(arrival_s, row["input_length"], row["output_length"], tuple(row.get("hash_ids", ()))))
+    return _trace(path, requests, block_tokens)
+
+
+def azure(path: Path) -> Trace:
+    """A trace of Azure's (CSV: TIMESTAMP, ContextTokens, GeneratedTokens). Nothing is known of prefixes."""
+    return _trace(path, _azure_requests(path), MOONCAKE_BLOCK_TOKENS)
+
+
+def synthetic(rng: random.Random, *, requests: int, rate: float, prompt_tokens: int, output_tokens: int, turns: int = 1) -> Trace:
+    """Poisson arrivals with exponential lengths. Every ``turns`` requests make one conversation: each prompt begins with the one before."""
+    made: list[TraceRequest] = []
+    now_s, block, history = 0.0, 0, 0
+    hashes: tuple[int, ...] = ()
+    for number in range(requests):
+        now_s += rng.expovariate(rate)
+        if number % turns == 0:
+            history, hashes = 0, ()
+        history += 1 + round(rng.expovariate(1 / prompt_tokens))
+        full = history // MOONCAKE_BLOCK_TOKENS
+        new = range(block, block + full - len(hashes))
+        block, hashes = new.stop, hashes + tuple(new)
+        made.append(TraceRequest(now_s, history, 1 + round(rng.expovariate(1 / output_tokens)), hashes))
+    return _trace(Path("synthetic"), made, MOONCAKE_BLOCK_TOKENS)
+
+
+def _azure_requests(path: Path) -> Iterator[TraceRequest]:
+    for row in csv.DictReader(_lines(path)):
+        # Seven decimals; Python's dates have six.
+        time_s = datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp()
+        yield TraceRequest(time_s, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
+
+
+def _trace(path: Path, requests: Iterable[TraceRequest], block_tokens: int) -> Trace:
+    # A prompt and an answer have at least one token each.
+    ordered = sorted((each for each in requests if each.prompt_tokens and each.output_tokens), key=lambda each: each.arrival_s)
+    began_s = ordered[0].arrival_s
+    return Trace(path.name.split(".")[0], [replace(each, arrival_s=each.arrival_s - began_s) for each in ordered], block_tokens)
+
+
+def _lines(path: Path) -> io.TextIOBase:
+    return io.StringIO(lzma.open(path, "rt").read() if path.suffix == ".xz" else path.read_text())
+
+
+def _cut(request: TraceRequest, parts: int, block_tokens: int) -> TraceRequest:
+    full = request.prompt_tokens // block_tokens
+    hashes = tuple(block * parts + part for block in request.block_hashes for part in range(parts))[:full]
+    return replace(request, block_hashes=hashes)

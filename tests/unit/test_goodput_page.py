@@ -1,0 +1,54 @@
+"""``make goodput`` from the first run to the page, small."""
+
+import re
+
+import pytest
+
+from benchmarks.goodput import page
+from benchmarks.goodput.runs import Runs
+from benchmarks.goodput.setups import Run, Setup
+from benchmarks.goodput.sweep import Sweep, Workload
+from simulation.goodput import Objective
+
+WORK = Workload("azure_code", Objective(2.0, 0.1), rates=(50,), requests=40, ratios=(8,), step_tokens=(2048,))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("goodput")
+    runs = Runs(folder / "cache", 0)
+    found = Sweep(WORK, runs, seed=1).everything()
+    page.write(folder / "goodput.md", [(WORK, found)], seed=1)
+    return folder, found
+
+
+def test_the_page_shows_every_set_up_and_its_plots_exist(written):
+    """Three set-ups, ablations, several routers; each image is there."""
+    folder, found = written
+    text = (folder / "goodput.md").read_text()
+    for curves in found.values():
+        for curve in curves:
+            assert f"| {curve.setup.policy} |" in text
+    images = re.findall(r"\]\((.+\.svg)\)", text)
+    assert len(images) == 3
+    assert all((folder / image).read_text().startswith("<svg") for image in images)
+
+
+def test_what_is_known_is_not_run_again(written, monkeypatch):
+    """A sweep that was stopped goes on from the files it left."""
+    folder, found = written
+    monkeypatch.setattr("benchmarks.goodput.runs.simulate", lambda run: pytest.fail("it is known"))
+    assert Sweep(WORK, Runs(folder / "cache", 0), seed=1).everything() == found
+
+
+def test_a_run_is_named_by_all_that_it_depends_on():
+    """Other seed, rate, promise, policy: other file."""
+    runs = [
+        Run(Setup(policy, prefill), "azure_code", 40, rate, Objective(2.0, tpot_s), seed)
+        for policy in ("random", "baton")
+        for prefill in (0, 8)
+        for rate in (1.0, 2.0)
+        for tpot_s in (0.1, 0.2)
+        for seed in (1, 2)
+    ]
+    assert len({run.key for run in runs}) == len(runs)

@@ -1,0 +1,263 @@
+"""Baton's own policy: what a plan costs, on hand-made clusters with known step times."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from core.ids import Epoch, RequestId, WorkerId
+from core.step_model import StepModel
+from core.worker import EngineFacts, OthersLoad, Role, WorkerCard, WorkerLoad, WorkerState
+from router.balancer.balancer import Balancer
+from router.balancer.candidates import candidates
+from router.balancer.joint import SWITCHES, Joint
+from router.plan import Ask, Books, Plan, Scored, WorkerView
+
+FACTS = EngineFacts(block_size_tokens=16, num_blocks=10_000, max_model_len=100_000, max_num_seqs=64, max_num_batched_tokens=1000)
+MODEL = StepModel(prefill_base_s=0.01, prefill_token_s=1e-4, decode_base_s=0.01, decode_request_s=1e-4, decode_context_s=1e-8)
+P0, P1, D0, D1 = (WorkerId(name) for name in ("p0", "p1", "d0", "d1"))
+ALL = ("p0", "p1", "d0", "d1")
+
+
+class Known:
+    """Predictions that are given: all workers are alike, and a link moves 1 GB/s."""
+
+    kv_bytes_per_token = 100_000.0
+
+    def __init__(self, bytes_per_s: float = 1e9) -> None:
+        self.bytes_per_s = bytes_per_s
+
+    def step_model(self, seen: WorkerView) -> StepModel:
+        return MODEL
+
+    def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
+        return transfer_bytes / self.bytes_per_s
+
+
+def seen(name: str, **changed: Any) -> WorkerView:
+    role = Role.PREFILL if name.startswith("p") else Role.DECODE
+    card = WorkerCard(WorkerId(name), Epoch(1), role, WorkerState.READY, "tcp://h:1", "k", FACTS)
+    return replace(WorkerView(card, WorkerLoad(free_blocks=10_000, num_blocks=10_000)), **changed)
+
+
+def cluster(*names: str, **changed: dict[str, Any]) -> dict[WorkerId, WorkerView]:
+    return {WorkerId(name): seen(name, **changed.get(name, {})) for name in names}
+
+
+def ask(prompt_tokens: int = 1000, expected_tokens: float = 100.0, **more: Any) -> Ask:
+    return Ask(RequestId("r"), prompt_tokens, 1000, True, now_s=50.0, expected_tokens=expected_tokens, **more)
+
+
+def joint(without: frozenset[str] = frozenset(), predictions: Known | None = None, seed: int = 1) -> Joint:
+    return Joint(predictions or Known(), random.Random(seed), without)
+
+
+def taken(question: Ask, workers: dict[WorkerId, WorkerView], policy: Joint | None = None) -> Plan:
+    decision = Balancer(policy or joint()).choose(question, workers)
+    assert decision.chosen is not None
+    return decision.chosen.plan
+
+
+def price(plan: Plan, question: Ask, workers: dict[WorkerId, WorkerView], policy: Joint | None = None) -> Scored:
+    return (policy or joint()).score(question, [plan], workers)[0]
+
+
+def busy_decode(batch: int, context: int = 1000) -> dict[str, Any]:
+    return {"books": Books(decoding=batch, context_tokens=batch * context, finishes_s=(1e9,) * batch), "legs": batch}
+
+
+def busy_prefill(tokens: int, since_s: float = 50.0) -> dict[str, Any]:
+    return {
+        "books": Books(unanswered=1, uncached_tokens=tokens, head_tokens=tokens, head_since_s=since_s),
+        "outstanding_prefill_tokens": tokens,
+        "legs": 1,
+    }
+
+
+def test_every_term_is_what_it_says() -> None:
+    """One plan by hand: a prompt of 1,500 tokens, 500 of them cached on the prefill and 1,000 on the decode worker."""
+    workers = cluster("p0", "d0", p0=busy_prefill(2000), d0=busy_decode(10))
+    question = ask(1500, hits={P0: 500, D0: 1000}, waited_s=0.25)
+    priced = price(Plan(P0, D0), question, workers)
+    before_s, step_s = MODEL.decode_s(10, 10_000), MODEL.decode_s(11, 10_000 + 1550)
+    assert priced.terms == pytest.approx(
+        {
+            "queue": 2 * 0.01 + 2000 * 1e-4,
+            "prefill": 0.01 + 1000 * 1e-4,
+            "transfer": 500 * 100_000 / 1e9,
+            "admit": 0.0,
+            "decode": 100 * step_s,
+            "interference": 10 * 100 * (step_s - before_s),
+            "misses": 0.0,
+        }
+    )
+    assert priced.ttft_s == pytest.approx(0.25 + 0.22 + 0.11)
+    assert priced.tpot_s == pytest.approx(step_s + 0.05 / 100)
+    assert priced.cost == pytest.approx(sum(priced.terms.values()), abs=1e-5)
+
+
+def test_what_is_done_of_the_first_prompt_is_known_by_the_clock() -> None:
+    """Its share of the queue shrinks with time, down to nothing; what is behind it stays."""
+    books = Books(unanswered=2, uncached_tokens=3000, head_tokens=1000, head_since_s=50.0)
+    for now_s, left_s in ((50.0, 0.33), (50.05, 0.28), (51.0, 0.22)):
+        workers = cluster("p0", "d0", p0={"books": books})
+        assert price(Plan(P0, D0), replace(ask(), now_s=now_s), workers).terms["queue"] == pytest.approx(left_s)
+
+
+CHOICES: dict[str, tuple[Ask, dict[WorkerId, WorkerView], set[tuple[str, str]]]] = {
+    "the shorter queue": (ask(), cluster(*ALL, p0=busy_prefill(5000), d0=busy_decode(30), d1=busy_decode(30)), {("p1", "p1")}),
+    "busy decodes are not stalled for a long prompt": (
+        ask(20_000),
+        cluster(*ALL, p0=busy_decode(40), p1={"legs": 0}, d0=busy_decode(40), d1=busy_decode(30)),
+        {("p1", "p1")},
+    ),
+    "idle everywhere, one worker is enough": (ask(), cluster(*ALL), {(name, name) for name in ALL}),
+    "the history is on a decode worker: it goes on there": (
+        ask(20_000, hits={D1: 19_900}),
+        cluster(*ALL, d0=busy_decode(5), d1=busy_decode(5)),
+        {("d1", "d1")},
+    ),
+    "a cached prefix is worth a queue": (ask(20_000, hits={P0: 16_000}), cluster("p0", "p1", p0=busy_prefill(5000)), {("p0", "p0")}),
+    "a hot prefix is computed anew elsewhere once the queue is longer": (
+        ask(20_000, hits={P0: 16_000}),
+        cluster("p0", "p1", p0=busy_prefill(30_000)),
+        {("p1", "p1")},
+    ),
+    "what others have sent counts": (
+        ask(),
+        cluster("p0", "p1", p0={"load": WorkerLoad(free_blocks=10_000, num_blocks=10_000, others=OthersLoad(3, 50_000))}),
+        {("p1", "p1")},
+    ),
+    "the prompt is computed: only decode is chosen": (ask(keeper=P0), cluster(*ALL, d0=busy_decode(30)), {("p0", "d1")}),
+}
+
+
+@pytest.mark.parametrize(("question", "workers", "plans"), CHOICES.values(), ids=CHOICES.keys())
+def test_choices(question: Ask, workers: dict[WorkerId, WorkerView], plans: set[tuple[str, str]]) -> None:
+    """Where a request goes, whatever the dice."""
+    found = {taken(question, workers, joint(seed=seed)) for seed in range(20)}
+    assert {(str(plan.prefill), str(plan.decode)) for plan in found} <= plans
+
+
+def busy_pair() -> dict[WorkerId, WorkerView]:
+    """Both prefill workers have long prompts ahead of them and one is free soon; decode workers run many."""
+    return cluster(*ALL, p0=busy_prefill(500), p1=busy_prefill(500), d0=busy_decode(40), d1=busy_decode(40))
+
+
+@pytest.mark.parametrize(("bytes_per_s", "split"), [(1e9, True), (1e6, False)])
+def test_a_slow_link_is_not_used(bytes_per_s: float, split: bool) -> None:
+    """Handing over pays where the prefill worker has more prompts to come, unless the link is slow."""
+    policy = joint(predictions=Known(bytes_per_s))
+    for _ in range(60):  # prompts keep coming to the prefill workers: who decodes there shares it with them
+        for worker in (P0, P1):
+            policy.chosen(ask(), Scored(Plan(worker, D0), 0.0, "", {"prefill": 0.5}))
+    workers = cluster(*ALL, d0=busy_decode(4), d1=busy_decode(4))
+    question = ask(8000, 400.0, tpot_s=0.02)
+    assert taken(question, workers, policy).is_split is split
+
+
+def test_decode_load_counts_as_it_will_be() -> None:
+    """The busier decode worker now is the idler one when the prompt is done: it is chosen, unless foresight is left out."""
+    soon = Books(decoding=40, context_tokens=40_000, finishes_s=(50.5,) * 40)
+    late = Books(decoding=20, context_tokens=20_000, finishes_s=(1e6,) * 20)
+    workers = cluster(*ALL, d0={"books": soon, "legs": 40}, d1={"books": late, "legs": 20})
+    question = ask(20_000, keeper=None)
+    best = {
+        name: min((D0, D1), key=lambda d: price(Plan(P0, d), question, workers, joint(without)).cost) for name, without in SIGHT.items()
+    }
+    assert best == {"with": D0, "without": D1}
+
+
+SIGHT = {"with": frozenset[str](), "without": frozenset({"foresight"})}
+
+
+def test_a_promise_is_worth_a_detour() -> None:
+    """Without an objective the cheaper worker is taken though it is slow to the first token; with one, the one that keeps it."""
+    workers = cluster("p0", "p1", p0=busy_prefill(8_000), p1=busy_decode(60))
+    assert taken(ask(1000, 1000.0), workers) == Plan(P0, P0)
+    assert taken(ask(1000, 1000.0, ttft_s=0.5), workers) == Plan(P1, P1)
+
+
+def test_others_keep_their_promises() -> None:
+    """A worker whose many requests are just within their time per token gets no further one while another has slack."""
+    workers = cluster("d0", "d1", d0=busy_decode(50), d1=busy_decode(20))
+    tpot_s = MODEL.decode_s(50, 50_000) * 1.1
+    terms = {d: price(Plan(d, d), ask(1000, 10.0, tpot_s=tpot_s), workers).terms["misses"] for d in (D0, D1)}
+    assert terms[D0] > terms[D1]
+
+
+def test_no_seat_means_waiting_for_one() -> None:
+    """The first of those that run there to be done makes room."""
+    books = Books(decoding=64, context_tokens=64_000, finishes_s=tuple(60.0 + n for n in range(64)))
+    workers = cluster("p0", "d0", d0={"books": books})
+    priced = price(Plan(P0, D0), ask(1000), workers)
+    in_s = priced.terms["prefill"] + priced.terms["transfer"]
+    assert priced.terms["admit"] == pytest.approx(10.0 - in_s)
+
+
+@pytest.mark.parametrize("switch", sorted(SWITCHES))
+def test_each_switch_leaves_something_out(switch: str) -> None:
+    """A term that is left out is not in the cost; knowledge that is left out changes what is predicted."""
+    workers = cluster(*ALL, p0=busy_prefill(3000), d0=no_seat() if switch == "admit" else half_done())
+    question = ask(3000, hits={P0: 1000}, ttft_s=0.2, tpot_s=0.012)
+    full, less = joint(), joint(frozenset({switch}))
+    if switch == "alone":
+        assert {c.plan.is_split for c in less_candidates(less, question, workers)} == {True}
+        return
+    a, b = price(Plan(P0, D0), question, workers, full), price(Plan(P0, D0), question, workers, less)
+    if switch == "admit":
+        assert a.terms["admit"] > 0
+    assert b.cost != pytest.approx(a.cost, abs=1e-4)
+
+
+def no_seat() -> dict[str, Any]:
+    finishes = tuple(60.0 + n for n in range(70))
+    return {"books": Books(decoding=70, context_tokens=70_000, finishes_s=finishes), "legs": 3}
+
+
+def half_done() -> dict[str, Any]:
+    return {"books": Books(decoding=30, context_tokens=30_000, finishes_s=(50.1,) * 10 + (1e9,) * 20), "legs": 30}
+
+
+def less_candidates(policy: Joint, question: Ask, workers: dict[WorkerId, WorkerView]) -> list[Scored]:
+    return list(Balancer(policy).choose(question, workers).candidates)
+
+
+def test_an_unknown_switch_lists_the_known() -> None:
+    """For whoever mistypes an ablation."""
+    with pytest.raises(ValueError, match="colour cannot be left out; what can: admit, alone, decode"):
+        joint(frozenset({"colour"}))
+
+
+def test_ties_are_broken_at_random() -> None:
+    """Equal workers get equal shares."""
+    counts = Counter(taken(ask(), cluster(*ALL), joint(seed=seed)).prefill for seed in range(400))
+    assert all(70 <= counts[WorkerId(name)] <= 130 for name in ALL)
+
+
+def test_routers_that_see_the_same_do_not_all_do_the_same() -> None:
+    """Where most of the load is others', a slightly longer queue is taken now and then; where there are no others, never."""
+
+    def view(others: int) -> dict[WorkerId, WorkerView]:
+        load = WorkerLoad(free_blocks=10_000, num_blocks=10_000, others=OthersLoad(others, 0, others, others * 1000))
+        return cluster("p0", "p1", p0={"load": load}, p1={"load": load, **busy_prefill(100)})
+
+    def longer(others: int) -> int:
+        return sum(taken(ask(1000, 50.0), view(others), joint(seed=seed)) == Plan(P1, P1) for seed in range(100))
+
+    assert longer(0) == 0
+    assert 5 < longer(40) < 60
+
+
+def test_a_thousand_workers_make_few_plans() -> None:
+    """The best of each side are paired; those with a worse queue are not even looked at together."""
+    names = [f"p{n}" for n in range(300)] + [f"d{n}" for n in range(700)]
+    workers = cluster(*names, **{f"p{n}": busy_prefill(1000 + n) for n in range(300) if n != 77})
+    policy = joint()
+    scored = policy.decide(ask(), candidates(ask(), workers, policy.alone), workers)
+    assert len(scored) <= 4 * 4 + 4
+    assert {s.plan.prefill for s in scored if s.plan.is_split} >= {WorkerId("p77")}

@@ -1,0 +1,155 @@
+"""The virtual cluster: it loses nothing, always does the same, and takes as long as can be worked out by hand."""
+
+import random
+
+import msgspec
+import pytest
+
+from core.step_model import StepModel
+from core.worker import Role
+from engine.sim_config import SimulatedEngineConfig
+from router.balancer.random_choice import Random
+from router.balancer.registry import make_policy
+from router.queue import QueueLimits
+from simulation.clock import VirtualClock
+from simulation.cluster import Cluster, ClusterSpec, Pool
+from simulation.goodput import Objective, outcome
+from simulation.kv_network import Port
+from simulation.stand_ins import Tokens
+from simulation.traces import Trace, TraceRequest, synthetic
+
+ENGINE = SimulatedEngineConfig(
+    block_size_tokens=64, num_blocks=512, max_model_len=16_384, max_num_seqs=32, max_num_batched_tokens=2048, kv_bytes_per_token=100_000
+)
+STEP = StepModel(
+    prefill_base_s=0.004, prefill_token_s=2e-5, prefill_square_s=0.0, decode_base_s=0.006, decode_request_s=1e-5, decode_context_s=0.0
+)
+MESSAGE_S = 0.001
+
+
+def cluster(prefill=2, decode=2, *, policy="least_outstanding_tokens", engine=ENGINE, seed=1, **changes):
+    pools = [Pool(Role.DECODE, decode, engine)] + ([Pool(Role.PREFILL, prefill, engine)] if prefill else [])
+    make = lambda rng, predictions: make_policy(policy, rng, predictions)  # noqa: E731
+    return Cluster(ClusterSpec(pools, STEP, make, message_s=MESSAGE_S, **changes), seed)
+
+
+def traffic(requests=200, rate=20.0, seed=3, turns=3):
+    made = synthetic(random.Random(seed), requests=requests, rate=rate, prompt_tokens=1500, output_tokens=60, turns=turns)
+    return made.in_blocks_of(ENGINE.block_size_tokens)
+
+
+def one(prompt_tokens, output_tokens, arrival_s=0.0):
+    return Trace("one", [TraceRequest(arrival_s, prompt_tokens, output_tokens)], ENGINE.block_size_tokens)
+
+
+@pytest.mark.parametrize("policy", ["least_outstanding_tokens", "random", "baton"])
+@pytest.mark.parametrize(("prefill", "routers"), [(0, 1), (2, 1), (2, 3)])
+def test_every_request_ends_and_nothing_is_left(policy, prefill, routers):
+    """All answers are complete; then no router has anything outstanding, and no worker runs or keeps anything."""
+    sim = cluster(prefill, policy=policy, routers=routers)
+    trace = traffic()
+    records = sim.replay(trace)
+    assert [record.arrival_s for record in records] == [request.arrival_s for request in trace.requests]
+    for record in records:
+        assert record.is_complete, record.failure
+        assert record.output_tokens == record.request.output_tokens
+    sim.settle(ENGINE.lease_s * 2)
+    assert all(router.dispatcher.outstanding_legs == 0 and len(router.dispatcher) == 0 for router in sim.routers)
+    assert all(worker.idle for worker in sim.workers.values())
+    for worker in sim.workers.values():
+        stats = worker.engine.stats(sim.clock.now())
+        assert (stats.running, stats.waiting, stats.free_blocks) == (0, 0, stats.num_blocks)
+
+
+def test_the_same_seed_gives_the_same_result():
+    """To the last bit, whatever policy draws lots; another seed does not."""
+    first, second, other = (outcome(cluster(policy="random", seed=seed).replay(traffic()), Objective(1.0, 0.05)) for seed in (1, 1, 2))
+    assert msgspec.json.encode(first) == msgspec.json.encode(second)
+    assert first != other
+
+
+def test_one_request_on_one_worker_takes_what_its_steps_take():
+    """3,000 prompt tokens are two steps, of 2,048 and 952; ten more tokens are ten steps of one request; two messages on the way."""
+    record = cluster(0, 1).replay(one(3000, 11))[0]
+    prefill_s = 2 * 0.004 + 3000 * 2e-5
+    step_s = 0.006 + 1e-5
+    assert record.ttft_s == pytest.approx(2 * MESSAGE_S + prefill_s)
+    assert record.tpot_s == pytest.approx(step_s)
+    assert record.was_split is False
+
+
+def test_a_split_request_is_handed_over_behind_its_first_token():
+    """Its TTFT is prefill's alone. Until the second token there are: word to the decode worker, the pull, one step."""
+    port = Port(gbps=8.0, latency_s=0.005)
+    record = cluster(1, 1, port=port).replay(one(1280, 2))[0]
+    assert record.was_split is True
+    assert record.ttft_s == pytest.approx(2 * MESSAGE_S + 0.004 + 1280 * 2e-5)
+    pulled_bytes = 1280 * 100_000
+    pull_s = pulled_bytes * 8 / 8e9 + 0.005
+    assert record.tpot_s == pytest.approx(2 * MESSAGE_S + pull_s + 0.006 + 1e-5, rel=1e-6)
+
+
+def test_pulls_of_one_worker_share_its_port():
+    """Two prompts that are pulled at the same time come one after the other."""
+    requests = [TraceRequest(0.0, 1024, 2), TraceRequest(0.0, 1024, 2)]
+    records = cluster(2, 1, port=Port(gbps=8.0, latency_s=0.0)).replay(Trace("two", requests, 64))
+    alone_s = 1024 * 100_000 * 8 / 8e9
+    seconds = sorted(record.tpot_s for record in records)
+    assert seconds[0] == pytest.approx(alone_s, rel=0.1)
+    assert seconds[1] == pytest.approx(2 * alone_s, rel=0.1)
+
+
+def test_a_prompt_that_is_cached_is_not_computed_again():
+    """The second of two equal prompts computes its last block only."""
+    blocks = tuple(range(32))
+    requests = [TraceRequest(0.0, 2048, 2, blocks), TraceRequest(5.0, 2048, 2, blocks)]
+    first, second = cluster(0, 1).replay(Trace("two", requests, 64))
+    assert first.cached_tokens == 0
+    assert second.cached_tokens == 2048 - 64
+    assert second.ttft_s < first.ttft_s / 3
+
+
+def test_prefix_aware_policies_hear_of_caches():
+    """What workers tell of their caches reaches the index of every router, so that a follow-up goes where its history is."""
+    hits = outcome(cluster(0, 4, policy="baton", routers=2).replay(traffic(rate=5.0)), Objective(1.0, 0.05)).hit_share
+    blind = outcome(cluster(0, 4, policy="random").replay(traffic(rate=5.0)), Objective(1.0, 0.05)).hit_share
+    assert hits > 1.3 * blind
+
+
+def test_refused_requests_are_misses():
+    """What the queue does not take, or does not get rid of in time, ends at once, counts as failed, and leaves nothing behind."""
+    sim = cluster(1, 1, queue=QueueLimits(max_requests=5, max_wait_s=0.5))
+    records = sim.replay(traffic(requests=300, rate=200.0, turns=1))
+    failed = [record for record in records if record.failure]
+    assert failed
+    assert all(not record.is_complete and record.ended_s is not None for record in failed)
+    assert outcome(records, Objective(100.0, 100.0)).failed > 0
+    sim.settle(ENGINE.lease_s * 2)
+    assert all(worker.idle for worker in sim.workers.values())
+
+
+def test_the_clock_lets_things_happen_in_order():
+    """By time, then as asked; what is cancelled does not happen; the past is now."""
+    clock, seen = VirtualClock(), []
+    clock.at(2.0, lambda: seen.append(("b", clock.now())))
+    clock.at(1.0, lambda: seen.append(("a", clock.now())))
+    clock.at(2.0, lambda: clock.at(0.5, lambda: seen.append(("late", clock.now()))))
+    clock.later(3.0, lambda: seen.append(("never", clock.now()))).cancel()
+    assert clock.run(lambda: False) is False
+    assert seen == [("a", 1.0), ("b", 2.0), ("late", 2.0)]
+
+
+def test_tokens_are_only_counted():
+    """A prompt of any length takes no memory, and behaves like a list of zeros."""
+    tokens = Tokens(10**9)
+    assert len(tokens) == 10**9
+    assert len(tokens[5:10]) == 5
+    assert tokens[-1] == 0
+    with pytest.raises(IndexError):
+        tokens[10**9]
+
+
+def test_two_pools_of_one_role_are_refused():
+    """Workers are named after their role."""
+    with pytest.raises(ValueError, match="one pool of each role"):
+        ClusterSpec([Pool(Role.DECODE, 1, ENGINE), Pool(Role.DECODE, 1, ENGINE)], STEP, lambda rng, predictions: Random(rng))
