@@ -8,6 +8,14 @@ from dataclasses import dataclass
 from cluster.messages import AddLeg, LegKind
 from core.worker import EngineFacts, WorkerLoad
 
+_STEPS_AHEAD = 4
+"""Enough that the engine never waits for a router, few enough that a prompt taken is one begun soon."""
+
+
+def max_prefill_tokens(configured: int | None, facts: EngineFacts) -> int:
+    """Prompt tokens a worker takes on before the first of them is done. What routers believe of it, and what it does."""
+    return configured or _STEPS_AHEAD * facts.max_num_batched_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Room:

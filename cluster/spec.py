@@ -54,12 +54,14 @@ class WorkerReport(msgspec.Struct, frozen=True):
 
 CONTROLLERS_OWN = {"count", "start_timeout_s", "silence_timeout_s", "drain_timeout_s", "surge"}
 """Keys of a pool that neither its workers nor the routers read."""
+_ROUTERS_OWN = {"link_gbps", "link_latency_s"}
+"""Keys of ``kv_transfer`` that workers do not read."""
 
 
 def spec_hash(config: BatonConfig, role: Role) -> str:
     """Names a pool's configuration: workers with another hash are replaced. What only routers or the controller read does not matter."""
     pool = config.pool(role).model_dump(exclude=CONTROLLERS_OWN)
-    shared = config.model_dump(include={"model", "engine", "kv_transfer", "host"})
+    shared = config.model_dump(include={"model", "engine", "kv_transfer", "host"}, exclude={"kv_transfer": _ROUTERS_OWN})
     channel = config.router.model_dump(include={"heartbeat_s", "worker_timeout_s"})
     text = json.dumps([pool, shared, channel], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

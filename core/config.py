@@ -39,6 +39,9 @@ class EngineConfig(_Section):
     """Environment variables of every worker process, set before vLLM is imported."""
     simulated: dict[str, Any] = Field(default_factory=dict)
     """Options of the simulated engine; see ``engine/sim_config.py``. Only with ``kind: simulated``."""
+    step_times: str | None = Field(default=None, min_length=1)
+    """How long steps probably take, as one of the names in docs/simulator.md, e.g. ``h100-llama-3.1-8b-tp1``. It is predicted from
+    until workers have measured their own. Unset: a simulated engine's are its ``timing``'s, where that says; else nothing is known."""
 
     @field_validator("simulated")
     @classmethod
@@ -46,6 +49,11 @@ class EngineConfig(_Section):
         if options and info.data.get("kind", "simulated") != "simulated":
             raise ValueError("these options are for the simulated engine only; remove them, or set `kind: simulated`")
         return options
+
+    @property
+    def slowdown(self) -> float:
+        """Wall seconds in a second of the engines; see ``engine/sim_config.py``."""
+        return float(self.simulated.get("slowdown", 1.0))
 
 
 class PoolConfig(_Section):
@@ -78,6 +86,8 @@ class PoolConfig(_Section):
     max_prefill_tokens: int | None = Field(default=None, ge=1)
     """Prompt tokens a worker takes on before the first of them is done; it refuses the rest, and the router offers them
     elsewhere. One prompt is always taken, however long. Unset: four steps' worth, ``4 * max_num_batched_tokens``."""
+    step_times: str | None = Field(default=None, min_length=1)
+    """``engine.step_times`` of this pool only, e.g. where it has other GPUs or splits its weights over more of them."""
     headroom_tokens: int = Field(default=256, ge=0)
     """KV room a worker keeps for each request it decodes to grow into; a request that would eat into it is refused."""
 
@@ -114,6 +124,11 @@ class KVTransferConfig(_Section):
     that much later. Unset: 100 on the CPU, 0 on GPU nodes, which have cores to spare."""
     buffer_device: Literal["cpu", "cuda"] | None = None
     """Where transfer buffers live. Unset: where the KV cache is."""
+    link_gbps: float | None = Field(default=None, gt=0)
+    """Gigabits per second that one hand-off probably gets. Routers predict from it until they have seen some. Unset: a simulated
+    engine's is what its options say; else 80."""
+    link_latency_s: float | None = Field(default=None, ge=0)
+    """What a hand-off of next to nothing probably takes. Unset: likewise; else 0.002."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The back-end's own options; for ``nixl``, vLLM's ``kv_connector_extra_config``."""
 
@@ -192,8 +207,11 @@ class RouterConfig(_Section):
         "random",
         "round_robin",
         "sglang_cache_aware",
-    ] = "least_outstanding_tokens"
+    ] = "baton"
     """How workers are chosen among those that are ready; see docs/policies.md."""
+    prefix_index_blocks: int = Field(default=2_000_000, ge=1)
+    """KV blocks that a replica remembers where they are cached, about 150 bytes each; one that three workers have counts three times.
+    Less than all workers' caches together, and it takes some prompts for uncached that are not."""
     max_ongoing_requests: int = Field(default=10_000, ge=1)
     """Requests a replica holds at once; those beyond wait in Ray Serve, unseen by the balancer."""
     server_args: ServerArgs = Field(default_factory=dict)

@@ -15,6 +15,7 @@ from cluster.spec import CONTROLLERS_OWN
 from core.config import BatonConfig
 from core.worker import Role
 from deploy.model import model_path
+from engine import expected
 from router.ingress import Router
 
 if TYPE_CHECKING:
@@ -38,13 +39,16 @@ def build_worker(spec: WorkerSpec, node_address: str) -> WorkerRuntime:
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The Serve application for ``args`` of the configuration: one controller, some routers. Raises pydantic's ValidationError.
+    """The Serve application for ``args`` of the configuration: one controller, some routers.
+
+    Raises pydantic's ValidationError, and ConfigError for names that are looked up elsewhere.
 
     The controller starts the workers; the routers can be asked at once and answer 503 until a worker is ready. A router that is
     replaced has ``router.drain_timeout_s`` to finish its streams. `baton up` replaces routers only for what concerns them;
     `serve deploy` replaces every replica of an application whose ``args`` have changed in any way.
     """
     config = BatonConfig.model_validate(args)
+    expected.check(config)
     plain = config.model_dump(mode="json")
     for_routers = routers_config(config)
     controller = serve.deployment(

@@ -101,6 +101,8 @@ def _read_document(document: YamlDocument, problems: list[Problem]) -> ServeFile
     except ValidationError as error:
         problems.extend(_args_problems(document, (*location, "args"), error))
         return None
+    if not problems:  # an unknown option of the simulated engine has been named already
+        problems.extend(_expected_problems(document, (*location, "args"), config))
     return ServeFile(document.data, config, str(ours.get("name", "default")), str(ours.get("route_prefix", "/")))
 
 
@@ -203,6 +205,16 @@ def _simulated_problems(document: YamlDocument, args: Location, given: dict[str,
             if key not in known:
                 where = (*args, "engine", "simulated", str(key))
                 yield Problem(document.line(where), dotted(where), _unknown(str(key), known, inside=where))
+
+
+def _expected_problems(document: YamlDocument, args: Location, config: BatonConfig) -> Iterator[Problem]:
+    from engine import expected
+
+    try:
+        expected.check(config)
+    except ConfigError as error:
+        where = (*args, *error.where.split("."))
+        yield Problem(document.line(where), dotted(where), error.rule)
 
 
 def _section(location: Location) -> type[BaseModel]:

@@ -6,8 +6,6 @@ import os
 import time
 from pathlib import Path
 
-import msgspec
-
 from cluster.admission import Admission
 from cluster.channel import WorkerEnd
 from cluster.messages import LegKind
@@ -21,6 +19,7 @@ from decode_workers.admission import DecodeAdmission
 from decode_workers.decode import DecodeLegs
 from deploy import guardian, run_state
 from deploy.model import model_path
+from engine import expected
 from engine.base import Engine
 from kv_transfer.backend import TransferSettings, transfer_config
 from prefill_workers.admission import PrefillAdmission
@@ -44,6 +43,7 @@ def build_worker(spec: WorkerSpec, node_address: str) -> WorkerRuntime:
         pulse_s=config.router.heartbeat_s,
         stall_timeout_s=pool.stall_timeout_s,
         clock=time.monotonic,
+        step_prior=expected.step_model(config, spec.role),
         block_seed=seed_of(spec.router_keys.secret),
     )
 
@@ -60,8 +60,7 @@ def build_engine(config: BatonConfig, role: Role, host: str) -> Engine:
         from engine.sim_config import SimulatedEngineConfig
         from engine.simulated import SimulatedEngine
 
-        options = {"host": host, "lease_s": config.kv_transfer.lease_s, **config.engine.simulated}
-        return SimulatedEngine(msgspec.convert(options, SimulatedEngineConfig))
+        return SimulatedEngine(SimulatedEngineConfig.of_config(config, host))
     from engine.vllm_engine import VllmEngine
 
     pool, transfer = config.pool(role), config.kv_transfer

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from core.config import BatonConfig
 from core.errors import ConfigError
 from core.worker import EngineFacts
 from engine.sim_timing import ConstantTime, Timing
@@ -49,10 +50,22 @@ class SimulatedEngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=T
     lease_s: float = 10.0
     """How long a finished prefill's blocks are kept since the last word from a reader."""
     startup_s: float = 0.0
+    slowdown: float = 1.0
+    """Wall seconds in one of the simulation's: steps, links, leases and the start all take so many times as long, and the routers' clocks
+    go as slow (``core.pace``), so that a large cluster runs truly on a small machine. What is told in seconds is the simulation's."""
     kv_events: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("block_size_tokens", "num_blocks", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "vocab_size", "lease_s"):
+        for name in (
+            "block_size_tokens",
+            "num_blocks",
+            "max_model_len",
+            "max_num_seqs",
+            "max_num_batched_tokens",
+            "vocab_size",
+            "lease_s",
+            "slowdown",
+        ):
             if getattr(self, name) <= 0:
                 raise ConfigError("must be above 0", name)
         for name in ("mean_output_tokens", "kv_bytes_per_token", "link_gbps", "link_latency_s", "startup_s"):
@@ -68,6 +81,17 @@ class SimulatedEngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=T
             raise ConfigError("needs eos_token_id", "mean_output_tokens")
         if len(self.special_token_ids) * 2 > self.vocab_size:
             raise ConfigError("must leave at least half of the vocabulary", "special_token_ids")
+
+    @classmethod
+    def of_config(cls, config: BatonConfig, host: str) -> SimulatedEngineConfig:
+        """As ``engine.simulated`` has it. Raises ConfigError."""
+        options = {"host": host, "lease_s": config.kv_transfer.lease_s, **config.engine.simulated}
+        try:
+            return msgspec.convert(options, cls)
+        except msgspec.ValidationError as error:
+            raise ConfigError(str(error), "engine.simulated") from None
+        except ConfigError as error:
+            raise ConfigError(error.rule, f"engine.simulated.{error.where}") from None
 
     @property
     def facts(self) -> EngineFacts:

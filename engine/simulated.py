@@ -14,6 +14,7 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreReques
 
 from core.errors import EngineFailedError
 from core.ids import LegId
+from core.pace import Pace
 from core.worker import EngineFacts
 from engine.base import Engine, EngineStats, KVEventMessage, Progress, StepReport, StepSample
 from engine.sim_config import SimulatedEngineConfig
@@ -35,7 +36,8 @@ _EVENT_LIMIT = 10_000
 class SimulatedEngine(Engine):
     """One scheduler, stepped by a task of its own, and a link to other simulated engines.
 
-    ``engine_id`` names this life and must be new for every one; ``link`` defaults to ZMQ on the configured host.
+    ``engine_id`` names this life and must be new for every one; ``link`` defaults to ZMQ on the configured host, ``clock`` and ``sleep``
+    to the wall's at the configured pace.
     """
 
     def __init__(
@@ -44,21 +46,24 @@ class SimulatedEngine(Engine):
         *,
         engine_id: str | None = None,
         link: Link | None = None,
-        clock: Clock = time.monotonic,
-        sleep: Sleep = asyncio.sleep,
+        clock: Clock | None = None,
+        sleep: Sleep | None = None,
     ) -> None:
+        pace = Pace(config.slowdown)
         self.engine_id = engine_id or uuid.uuid4().hex
         self._config = config
-        self._clock = clock
-        self._sleep = sleep
+        self._clock = clock or pace.now
+        self._sleep = sleep or pace.sleep
         rate = LinkRate(config.link_gbps, config.link_latency_s)
-        self._link = link or ZmqLink(config.host, config.link_answer_s, rate, config.lease_s, clock, sleep)
+        self._link = link or ZmqLink(config.host, config.link_answer_s, rate, config.lease_s, self._clock, self._sleep)
         self._scheduler = SimScheduler(config)
         self._answers: Outbox[_Answer] = Outbox()
         self._events: Outbox[KVEventMessage] = Outbox(_EVENT_LIMIT)
         self._samples: list[StepSample] = []
         """Steps nobody has been told of: one that only computes part of a prompt has nothing else to tell."""
         self._next_sequence = 0
+        self._due_s: float | None = None
+        """When the step before should have ended, if the next follows it at once."""
         self._num_logprobs: dict[LegId, int] = {}
         self._pulls: dict[LegId, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -151,19 +156,24 @@ class SimulatedEngine(Engine):
 
     async def _run_step(self) -> None:
         self._wake.clear()
-        began_s = self._clock()
-        step = self._scheduler.schedule(began_s)
+        now_s = self._clock()
+        step = self._scheduler.schedule(now_s)
         for pull in step.pulls:
             self._pulls[pull.leg] = self._spawn(self._pull(pull))
         for remote in step.dismissed:
             self._dismiss(remote)
         if step.chunks:
-            # Also an instant engine waits for nothing here, so that everybody else has a turn between two steps.
             work = step.work
-            await self._sleep(self._config.timing.step_s(work))
-            self._samples.append(StepSample(work, self._clock() - began_s))
+            step_s = self._config.timing.step_s(work)
+            # A sleep ends late, by little and always: that is not added up over a long answer's steps.
+            began_s = now_s if self._due_s is None else min(now_s, max(self._due_s, now_s - step_s))
+            self._due_s = began_s + step_s
+            # Also an instant engine waits for nothing here, so that everybody else has a turn between two steps.
+            await self._sleep(max(0.0, self._due_s - now_s))
+            self._samples.append(StepSample(work, self._clock() - now_s))
         self._tell(self._scheduler.finish(step, self._clock()))
         if not step.chunks:
+            self._due_s = None
             await self._idle()
 
     async def _idle(self) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from cluster.admission import Admission, Room, computes_prompt, kv_refusal
+from cluster.admission import Admission, Room, computes_prompt, kv_refusal, max_prefill_tokens
 from cluster.messages import AddLeg
 from core.worker import EngineFacts
-
-_STEPS_AHEAD = 4
-"""Enough that the engine never waits for a router, few enough that a prompt taken is one begun soon."""
 
 
 class PrefillAdmission(Admission):
@@ -28,4 +25,4 @@ class PrefillAdmission(Admission):
 
     def limit(self, facts: EngineFacts) -> int:
         """Prompt tokens taken on before the first of them is done."""
-        return self._max_tokens or _STEPS_AHEAD * facts.max_num_batched_tokens
+        return max_prefill_tokens(self._max_tokens, facts)

@@ -18,6 +18,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from core.errors import NotReadyError
 from core.ids import RequestId
 from engine.vllm_outputs import merged
+from router.decision_note import current_note
 from router.dispatcher import Dispatcher
 from router.early_refusal import refusal_text
 from router.events import FailKind
@@ -71,6 +72,8 @@ class ClusterClient(EngineCoreClient):
         fail = self._dispatcher.take_failure(client_request)
         if fail is None:
             return GracefulHTTPError("the engine reported an error for this request", HTTPStatus.INTERNAL_SERVER_ERROR)
+        if (note := current_note()) is not None:
+            note.retry_after_s = fail.retry_after_s
         return GracefulHTTPError(fail.reason, _STATUS[fail.kind])
 
     async def get_supported_tasks_async(self) -> tuple[SupportedTask, ...]:

@@ -1,4 +1,4 @@
-"""Takes the short form of a decision from the depth of vLLM's server back out to the headers of the answer."""
+"""Takes what is for the headers of an answer from the depth of vLLM's server back out to them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ class DecisionNote:
     """One HTTP request's. The last of its decisions before the answer begins counts."""
 
     text: str = ""
+    """The short form of a decision."""
+    retry_after_s: float | None = None
+    """When a request that was given up may come again; None: nobody has said."""
 
 
 _note: ContextVar[DecisionNote | None] = ContextVar("decision_note", default=None)

@@ -75,11 +75,16 @@ def _missed(wanted: WantedService, predicted: Predicted) -> tuple[str, float] | 
     """What cannot be kept, in words, and by how many seconds the wait is too long for it."""
     ttft_s, tpot_s = predicted.ttft_s, predicted.tpot_s
     if wanted.ttft_s is not None and ttft_s is not None and ttft_s > wanted.ttft_s * _ERRS:
-        return f"the first token would come after {ttft_s:.1f} s, and {wanted.ttft_s:g} s is promised", ttft_s - wanted.ttft_s
+        return f"the first token would come after {_rounded(ttft_s)}, and {wanted.ttft_s:g} s is promised", ttft_s - wanted.ttft_s
     if wanted.tpot_s is not None and tpot_s is not None and tpot_s > wanted.tpot_s * _ERRS:
         return f"a token would take {tpot_s * 1000:.0f} ms, and {wanted.tpot_s * 1000:g} ms is promised", 0.0
     if wanted.deadline_s is not None and ttft_s is not None:
         done_s = ttft_s + (predicted.answer_s or 0.0)
         if done_s > wanted.deadline_s * _ERRS:
-            return f"the answer would be done after {done_s:.1f} s, and {wanted.deadline_s:g} s is the deadline", done_s - wanted.deadline_s
+            said = f"the answer would be done after {_rounded(done_s)}, and {wanted.deadline_s:g} s is the deadline"
+            return said, done_s - wanted.deadline_s
     return None
+
+
+def _rounded(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1.0 else f"{seconds:.2g} s"

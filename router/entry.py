@@ -11,6 +11,7 @@ from core.ids import LegId, WorkerId
 from router.decision_note import DecisionNote
 from router.decisions import in_short
 from router.flow import Flow
+from router.inflight import Work
 from router.plan import Ask, Scored
 from router.prefix.prompt import PromptKeys
 from router.service import ORDINARY, WantedService
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Entry:
-    """Only the dispatcher changes it."""
+    """Only the dispatcher and its parts change it."""
 
     request: EngineCoreRequest
     flow: Flow
@@ -74,6 +75,42 @@ class Entry:
             return None
         to_first_s = 0.0 if self.flow.emitted else max(0.0, (chosen.ttft_s or 0.0) - ask.waited_s)
         return now_s + to_first_s + ask.expected_tokens * chosen.tpot_s
+
+    @property
+    def slack_s(self) -> float | None:
+        """By how much it may be held up while it decodes and still keep its time per token, as planned; None: nothing is promised."""
+        ask, chosen = self.asked, self.chosen
+        if ask is None or chosen is None or chosen.tpot_s is None or ask.tpot_s is None:
+            return None
+        tokens = (
+            ask.likely_tokens[len(ask.likely_tokens) // 2] if ask.likely_tokens else ask.expected_tokens
+        )  # of the short answers, which bear least
+        return (ask.tpot_s - chosen.tpot_s) * tokens
+
+    @property
+    def prefill_s(self) -> float:
+        """How long its prompt takes to compute, as planned; 0 where the policy predicts nothing."""
+        return self.chosen.terms.get("prefill", 0.0) if self.chosen is not None else 0.0
+
+    def work_to_come(self, now_s: float) -> Work:
+        """What it will ask of the worker it is handed over to, once its prompt is computed elsewhere."""
+        return Work(0, 0, self._held_tokens, self.context_tokens, self.ends_s(now_s), self.slack_s)
+
+    def work(self, kind: LegKind, worker: WorkerId, now_s: float) -> Work:
+        """What a leg that is sent now asks of its worker."""
+        work = Work(context_tokens=self.context_tokens)
+        if kind is not LegKind.DECODE:
+            work.prefill_tokens = work.context_tokens
+            work.uncached_tokens = work.context_tokens - min(self.hits.get(worker, 0), work.context_tokens - 1)
+            work.prefill_s = self.prefill_s
+        if kind is not LegKind.PREFILL:
+            work.decode_tokens, work.finishes_s, work.slack_s = self._held_tokens, self.ends_s(now_s), self.slack_s
+        return work
+
+    @property
+    def _held_tokens(self) -> int:
+        """Its context and all that it may still make."""
+        return self.context_tokens + max(0, self.timeline.max_tokens - len(self.flow.emitted))
 
     @property
     def context_tokens(self) -> int:

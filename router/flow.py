@@ -29,7 +29,7 @@ from router.events import (
     FailKind,
     Finish,
     GivenUp,
-    LegFailed,
+    LegEvent,
     LegOutput,
     MoveAsked,
     NoRoom,
@@ -100,7 +100,7 @@ class Flow:
         """Takes one event. Events about legs that have ended, and any event after DONE, change nothing."""
         if self.phase is Phase.DONE:
             return []
-        if isinstance(event, LegOutput | Refused | MoveAsked | LegFailed):
+        if isinstance(event, LegEvent):
             return self._of_leg(event) if event.leg in self._running else []
         if isinstance(event, WorkerLost):
             return self._lost(event)
@@ -113,11 +113,11 @@ class Flow:
         if isinstance(event, Woken):
             return self._woken(event) if self.phase is Phase.WAITING else []
         if isinstance(event, GivenUp):
-            return self._end(Fail(event.kind, event.reason))
+            return self._end(Fail(event.kind, event.reason, event.retry_after_s))
         assert isinstance(event, Aborted)
         return self._end()
 
-    def _of_leg(self, event: LegOutput | Refused | MoveAsked | LegFailed) -> list[Instruction]:
+    def _of_leg(self, event: LegEvent) -> list[Instruction]:
         if isinstance(event, LegOutput):
             return self._output(event)
         if isinstance(event, Refused):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster.messages import FromWorker, WantKV
+from core.config import BatonConfig
 from core.ids import WorkerId
-from core.worker import WorkerCard
+from core.worker import Role, WorkerCard
+from engine import expected
 from router import instructions as i
 from router.entry import Entry
 from router.plan import Ask
+from router.predict.links import LinkModel
 from router.predict.predictor import Predictor
 from router.prefix.prefixes import Prefixes
 
@@ -27,6 +30,16 @@ class Foresight:
         self.predictor = predictor or Predictor()
         self.prefixes = prefixes or Prefixes()
         self._model = model
+
+    @classmethod
+    def of_config(cls, config: BatonConfig) -> Foresight:
+        """With what can be expected before anything has happened. Raises ConfigError."""
+        steps = {role: model for role in Role if (model := expected.step_model(config, role)) is not None}
+        usual, known = LinkModel(), expected.link(config)
+        bytes_per_s = usual.bytes_per_s if known.gbps is None else known.gbps * 1e9 / 8
+        latency_s = usual.latency_s if known.latency_s is None else known.latency_s
+        predictor = Predictor(steps, LinkModel(latency_s, bytes_per_s), expected.kv_bytes_per_token(config))
+        return cls(config.served_name, predictor, Prefixes(config.router.prefix_index_blocks))
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
@@ -114,4 +127,5 @@ class Foresight:
         self.predictor.observe_finished(self._model, tenant, timeline.prompt_tokens, timeline.output_tokens, predicted)
         happened_s = timeline.tpot_s
         if chosen is not None and happened_s is not None and timeline.attempts == 1:
-            self.predictor.observe_tpot(card.role, chosen.tpot_s, happened_s)
+            ended_s = timeline.began_s + (timeline.finished_s or 0.0)
+            self.predictor.observe_tpot(card.role, chosen.tpot_s, happened_s, chosen.plan.is_split, ended_s)

@@ -24,6 +24,11 @@ class Work:
     finishes_s: float | None = None
     """When it will probably be done, on the router's clock; None: it does not decode, or nobody knows."""
 
+    slack_s: float | None = None
+    """By how much it may be held up while it decodes and keep what it is promised; None: nothing is promised, or it does not decode."""
+    prefill_s: float = 0.0
+    """For how long its prompt holds up whoever decodes there, as predicted."""
+
     @property
     def squares(self) -> int:
         """Of the tokens to compute; see ``StepWork``."""
@@ -38,6 +43,8 @@ class _Entry:
     answered: bool = False
     pending_tokens: int = 0
     made_tokens: int = 0
+    slack_s: float | None = None
+    """As it stands on the shelf."""
 
 
 @dataclass(slots=True)
@@ -57,6 +64,8 @@ class _Shelf:
     decoding: int = 0
     context_tokens: int = 0
     finishes_s: list[float] = field(default_factory=list)
+    slacks_s: list[float] = field(default_factory=list)
+    stalled_s: float = 0.0
 
 
 _NOTHING = _Shelf()
@@ -144,6 +153,10 @@ class InFlight:
             shelf.context_tokens += work.context_tokens
         if work.finishes_s is not None:
             insort(shelf.finishes_s, work.finishes_s)
+        shelf.stalled_s += work.prefill_s  # its own prompt does not hold it up: its slack begins behind that
+        if work.slack_s is not None:
+            entry.slack_s = work.slack_s + shelf.stalled_s
+            insort(shelf.slacks_s, entry.slack_s)
         self.changed.add(worker)
         return entry
 
@@ -163,6 +176,8 @@ class InFlight:
             shelf.context_tokens -= work.context_tokens + entry.made_tokens
         if work.finishes_s is not None:
             del shelf.finishes_s[bisect_left(shelf.finishes_s, work.finishes_s)]
+        if entry.slack_s is not None:
+            del shelf.slacks_s[bisect_left(shelf.slacks_s, entry.slack_s)]
         self.changed.add(entry.worker)
 
     def books(self, worker: WorkerId) -> Books:
@@ -177,6 +192,8 @@ class InFlight:
             shelf.decoding,
             shelf.context_tokens,
             tuple(shelf.finishes_s),
+            tuple(shelf.slacks_s),
+            shelf.stalled_s,
         )
 
     def prefill_tokens(self, worker: WorkerId) -> int:

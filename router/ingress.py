@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from typing import Any
 
 import prometheus_client
@@ -15,10 +14,9 @@ from cluster.membership import Membership
 from core.config import BatonConfig
 from core.ids import RouterId
 from core.metrics import RouterCollector
+from core.pace import Pace
 from core.worker import Role
-from router.balancer.balancer import Balancer
-from router.balancer.joint import Joint
-from router.balancer.registry import make_policy
+from router.balancer.registry import make_balancer
 from router.limits import Limits
 from router.retry import Retry
 
@@ -44,12 +42,12 @@ class Router:
         keys = KeyRing(settings.router.api_keys) if settings.router.api_keys.wanted else None  # first: without them, nothing starts
         self.name = RouterId(f"router-{serve.get_replica_context().replica_tag}")
         client = ClusterClient(settings.router.retry_after_s)
-        foresight = Foresight(settings.served_name)
-        policy = make_policy(settings.router.policy, random.Random(), foresight.predictor)
-        balancer = Balancer(policy, oracle=None if isinstance(policy, Joint) else Joint(foresight.predictor, random.Random()))
+        foresight = Foresight.of_config(settings)
+        balancer = make_balancer(settings.router.policy, random.Random(), foresight.predictor)
         retry = Retry(settings.router.retry.max_losses, settings.router.retry.backoff_s, random.random)
         limits = Limits.of_config(settings)
-        self.dispatcher = Dispatcher(balancer, client.deliver, time.monotonic, limits=limits, retry=retry, foresight=foresight)
+        pace = Pace(settings.engine.slowdown)  # what it predicts and promises is in the engines' seconds
+        self.dispatcher = Dispatcher(balancer, client.deliver, pace.now, limits=limits, retry=retry, later=pace.later, foresight=foresight)
 
         prometheus_client.REGISTRY.register(RouterCollector(lambda: self.dispatcher.numbers))
 

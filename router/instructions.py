@@ -66,6 +66,8 @@ class Fail:
 
     kind: FailKind
     reason: str
+    retry_after_s: float | None = None
+    """When to try again, where ``reason`` says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cluster.admission import max_prefill_tokens
 from core.config import BatonConfig
 from core.worker import Role, WorkerCard
 from router.queue import QueueLimits
-
-_STEPS_AHEAD = 4
 
 
 class Bounds(NamedTuple):
@@ -50,5 +49,5 @@ class Limits:
 
     def of(self, card: WorkerCard) -> Bounds:
         """The bounds of one worker."""
-        configured = self.max_prefill_tokens.get(card.role)
-        return Bounds(configured or _STEPS_AHEAD * card.facts.max_num_batched_tokens, self.headroom_tokens.get(card.role, 0))
+        most = max_prefill_tokens(self.max_prefill_tokens.get(card.role), card.facts)
+        return Bounds(most, self.headroom_tokens.get(card.role, 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -75,6 +75,14 @@ class Books:
     """Their tokens so far."""
     finishes_s: Sequence[float] = ()
     """When those will probably be done, in order."""
+    slacks_s: Sequence[float] = ()
+    """By how much each may be held up and still keep its time per token, in order, each less ``stalled_s``."""
+    stalled_s: float = 0.0
+    """Seconds for which prompts computed there have held up, or will, whoever decodes there: all together since the beginning."""
+
+    def broken_by(self, stall_s: float) -> int:
+        """How many of those that decode, and would keep their time per token, would not if they were held up so much longer."""
+        return bisect_left(self.slacks_s, self.stalled_s + stall_s) - bisect_left(self.slacks_s, self.stalled_s)
 
     def decoding_at(self, then_s: float, now_s: float) -> int:
         """How many of them will still run at ``then_s``. One that has outlived its prediction runs on, as far as anybody knows."""

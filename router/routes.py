@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI, HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.ids import RouterId
-from router.decision_note import new_note
+from router.decision_note import current_note, new_note
 from router.decisions import explained
 from router.dispatcher import Dispatcher
 from router.gate import Gate, Overload
@@ -140,7 +140,14 @@ def install(
     From the outside in: headers on every answer, also on refusals; the gate; readers that stall, which are cut as if they had
     left; statuses of streams that fail early; and next to the app, for nothing else knows how it takes it, leaving.
     """
-    wait_s = retry_after_s if callable(retry_after_s) else lambda: retry_after_s
+
+    def wait_s() -> float:
+        """What the text of a refusal says, so that its header says the same; else what is told to anybody."""
+        note = current_note()
+        if note is not None and note.retry_after_s is not None:
+            return note.retry_after_s
+        return retry_after_s() if callable(retry_after_s) else retry_after_s
+
     remove_unserved(app)
     app.include_router(baton_routes(router, dispatcher, status))
     inside = SlowReaders(LateStart(LeavingIsTold(app), wait_s), stalled_s)

@@ -79,9 +79,13 @@ class Timeline:
     outcome: str = "running"
     error: str | None = None
 
+    def considered(self, ask: Ask, decision: Decision, now_s: float) -> None:
+        """A plan was looked at, and perhaps will not be followed."""
+        self.decisions = [*self.decisions[1 - _DECISIONS_KEPT :], Made(now_s, ask, decision)]
+
     def decided(self, ask: Ask, decision: Decision, now_s: float = 0.0) -> None:
         """A plan was made ``now_s`` after arrival. Fields tell of the last attempt; the time that earlier ones took stays counted."""
-        self.decisions = [*self.decisions[1 - _DECISIONS_KEPT :], Made(now_s, ask, decision)]
+        self.considered(ask, decision, now_s)
         if self.attempts:
             for name, seconds in self._spent(now_s).items():
                 self.earlier_s[name] = self.earlier_s.get(name, 0.0) + seconds

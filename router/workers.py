@@ -45,6 +45,8 @@ class Workers:
         self._links: dict[WorkerId, WorkerLink] = {}
         self._refusals: dict[WorkerId, Refusal] = {}
         self._seen: dict[WorkerId, WorkerView] = {}
+        self._cut_off: set[WorkerId] = set()
+        """Members that were lost, and have not been heard since."""
 
     def enter(self, link: WorkerLink) -> None:
         """A link was opened. It may not be up yet."""
@@ -55,6 +57,19 @@ class Workers:
         self._links.pop(worker, None)
         self._refusals.pop(worker, None)
         self._seen.pop(worker, None)
+        self._cut_off.discard(worker)
+
+    def lost(self, worker: WorkerId) -> None:
+        """A member cannot be reached any more."""
+        if worker in self._links:
+            self._cut_off.add(worker)
+
+    def is_back(self, worker: WorkerId) -> bool:
+        """A message of it has come; whether that is the first since it was lost."""
+        if worker not in self._cut_off:
+            return False
+        self._cut_off.remove(worker)
+        return True
 
     @property
     def all_up(self) -> bool:

@@ -49,7 +49,7 @@ elsewhere (docs/simulation.md). {GPUS} workers of one GPU each, step times `{MOD
 def _section(work: Workload, found: Found, folder: Path, number: int) -> str:
     ours = found["per request"][0]
     stem = f"{number}-{work.trace}"
-    rivals = {kind: max(found[kind], key=lambda curve: curve.goodput) for kind in ("aggregated", "disaggregated")}
+    rivals = {kind: max(_of_peers(found[kind]), key=lambda curve: curve.goodput) for kind in ("aggregated", "disaggregated")}
     shown = [(ours, True), *((curve, False) for curve in (*found["disaggregated"], rivals["aggregated"]))]
     plots = {
         "rate": Plot(
@@ -71,6 +71,11 @@ def _section(work: Workload, found: Found, folder: Path, number: int) -> str:
     ]
     images = [f"![{plot.title}]({folder.name}/{stem}-{name}.svg)" for name, plot in plots.items()]
     return "\n\n".join([f"## {work.name}\n\n{work.requests:,} requests.", _verdict(ours, rivals), *tables[:3], *images, *tables[3:]])
+
+
+def _of_peers(curves: Sequence[Curve]) -> list[Curve]:
+    """Our policy on a fixed set-up is shown, but is no rival."""
+    return [curve for curve in curves if curve.setup.policy != OURS]
 
 
 def _verdict(ours: Curve, rivals: Mapping[str, Curve]) -> str:

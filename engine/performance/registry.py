@@ -22,6 +22,11 @@ def names() -> list[str]:
     return sorted(_all())
 
 
+def unknown(name: str) -> str:
+    """What to say of a name that is none."""
+    return f"no step times are called {name!r}; known: {', '.join(names())}"
+
+
 def timing_by_name(name: str) -> NamedStepTime:
     """The step times of that name. Raises ConfigError with the known names."""
     return _find(name)[0]
@@ -49,7 +54,7 @@ def _find(name: str) -> tuple[NamedStepTime, list[tuple[StepWork, float]]]:
     try:
         return _all()[name]
     except KeyError:
-        raise ConfigError(f"no step times are called {name!r}; known: {', '.join(names())}", "timing.name") from None
+        raise ConfigError(unknown(name), "timing.name") from None
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 
 from core.ids import WorkerId
 from core.step_model import StepModel
+from core.worker import Role
 from router.balancer.candidates import Alone, Candidates
 from router.plan import Ask, Plan, Scored, View, WorkerView
 
@@ -24,6 +25,10 @@ class Predictions(Protocol):
 
     def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
         """How long a hand-off of so many bytes takes."""
+
+    def slower_alone(self, role: Role, ratio: float, now: float) -> tuple[int, int]:
+        """How many answers, of how many lately made by one worker of this role alone, took more than ``ratio`` times the predicted
+        time per token."""
 
 
 class Policy(ABC):

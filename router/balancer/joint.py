@@ -28,10 +28,12 @@ SWITCHES = frozenset({*TERMS, "prefix", "foresight", "alone"})
 
 _KEPT_PER_SIDE = 4
 """Workers of each pool, the best ones, that are paired; and singles. A thousand workers would make 250,000 pairs."""
-_MISS_S = 60.0
+_MISS_S = 30.0
 """What one request that misses its objective costs."""
 _DOUBT = 0.1
 """By how much of an objective predictions err: the chance of a miss is even at the objective, and small this far below it."""
+_BELIEF = 4
+"""The model's word against experience: it counts as much as so many answers."""
 _HERD = 0.1
 """Costs are blurred by up to this part where others' legs are all there is: routers that see the same must not all do the same."""
 
@@ -132,7 +134,7 @@ class _Pricing:
         self._output = max(1.0, ask.expected_tokens)
         self._prefills: dict[WorkerId, _Prefill] = {}
         self._decodings_s: dict[WorkerId, float] = {}
-        self._pools: dict[Role, Sequence[WorkerId]] = {}
+        self._pool_shares: dict[Role, float] = {}
 
     def _cached(self, worker: WorkerId) -> int:
         """Tokens of the prompt that need not be computed there. The last one always is."""
@@ -151,7 +153,8 @@ class _Pricing:
             new = self._ask.prompt_tokens - cached
             steps = -(-new // budget)
             prefill_s = model.prefill_s(new, cached, budget) + steps * max(0.0, beside_s - min(model.prefill_base_s, model.decode_base_s))
-            found = _Prefill(self._queue_s(seen, model, beside_s), prefill_s, decoding)
+            queue_s = self._queue_s(seen, model, beside_s) + beside_s / 2  # on average half of the step under way is left
+            found = _Prefill(queue_s, prefill_s, decoding)
             self._prefills[worker] = found
         return found
 
@@ -179,9 +182,10 @@ class _Pricing:
         batch = own + seen.load.others.decoding
         context = seen.decode_context_tokens * batch // running if running else 0
         mine = ask.prompt_tokens + int(self._output / 2)
-        busy = 1.0 - min(0.9, self._share.expected(worker, self._peers(seen), now))
+        alone_s = model.decode_s(batch + 1, context + mine)
+        busy = 1.0 - min(0.9, self._share_of(seen))
         before_s = model.decode_s(batch, context) / busy
-        step_s = model.decode_s(batch + 1, context + mine) / busy
+        step_s = alone_s / busy
         over = batch + 1 - seen.card.facts.max_num_seqs
         admit_s = 0.0
         if over > 0:
@@ -190,13 +194,15 @@ class _Pricing:
             admit_s = waits[nth] - then if nth < len(waits) else self._output * step_s
         return _Decode(batch, before_s, step_s, admit_s)
 
-    def _peers(self, seen: WorkerView) -> Sequence[WorkerId]:
-        """Workers of the same pool."""
-        role = seen.card.role
-        found = self._pools.get(role)
-        if found is None:
-            found = self._pools[role] = [worker for worker, other in self._view.items() if other.card.role is role]
-        return found
+    def _share_of(self, seen: WorkerView) -> float:
+        """The part of its time that prompts will have there: its own, or its pool's where that is more, as prompts go to whoever of the
+        pool has least to do."""
+        role, now = seen.card.role, self._ask.now_s
+        pool = self._pool_shares.get(role)
+        if pool is None:
+            shares = [self._share.of(worker, now) for worker, other in self._view.items() if other.card.role is role]
+            pool = self._pool_shares[role] = sum(shares) / len(shares)
+        return max(pool, self._share.of(seen.card.worker, now))
 
     def decoding_s(self, worker: WorkerId, in_s: float) -> float:
         """The cost as far as it concerns the decode worker alone, to find the best; worked out once, for one ``in_s``."""
@@ -207,15 +213,18 @@ class _Pricing:
 
     def _decoding_s(self, worker: WorkerId, in_s: float) -> float:
         there = self.decode(worker, in_s)
-        others_s = there.batch * (there.step_s - there.before_s)
-        return there.admit_s + self._output * (there.step_s + others_s) + self._others_miss(there, 0.0) - 1e-6 * self._cached(worker)
+        slower_s = self._output * (there.step_s - there.before_s)
+        own_s = there.admit_s + self._output * there.step_s
+        return own_s + there.batch * slower_s + self._others_miss(worker, slower_s) - 1e-6 * self._cached(worker)
 
-    def _others_miss(self, there: _Decode, stall_s: float) -> float:
-        tpot_s = self._ask.tpot_s
-        if tpot_s is None or not there.batch or "misses" in self._without:
+    def _others_miss(self, worker: WorkerId, stall_s: float) -> float:
+        """What it costs that others who decode there, and are held up so much longer, break their promises. Of other routers' requests
+        nothing is known but their number: they are taken to be like this one's."""
+        seen = self._view[worker]
+        books, others = seen.books, seen.load.others.decoding
+        if self._ask.tpot_s is None or stall_s <= 0.0 or not books.decoding or "misses" in self._without:
             return 0.0
-        after_s = there.step_s + stall_s / self._output
-        return _MISS_S * there.batch * max(0.0, _chance(after_s, tpot_s) - _chance(there.before_s, tpot_s))
+        return _MISS_S * books.broken_by(stall_s) * (1.0 + others / books.decoding)
 
     def scored(self, plan: Plan) -> Scored:
         """The price of one plan."""
@@ -227,24 +236,36 @@ class _Pricing:
             missing = ask.prompt_tokens - self._cached(plan.decode)
             transfer_s = self._predictions.transfer_s(plan.prefill, plan.decode, missing * self._predictions.kv_bytes_per_token)
         there = self.decode(plan.decode, first.total_s + transfer_s)
-        stall_s = first.prefill_s if not plan.is_split else 0.0
-        slower_s = there.batch * self._output * (there.step_s - there.before_s)
+        slower_s = self._output * (there.step_s - there.before_s)
         terms = {
             "queue": first.queue_s,
             "prefill": first.prefill_s,
             "transfer": transfer_s,
             "admit": there.admit_s,
             "decode": self._output * there.step_s,
-            "interference": slower_s + first.stalled * first.prefill_s,
+            "interference": there.batch * slower_s + first.stalled * first.prefill_s,
         }
         handover_s = transfer_s + there.admit_s
         ttft_s = ask.waited_s + first.total_s + (0.0 if ask.first_token_early else handover_s + there.step_s)
         tpot_s = there.step_s + (handover_s / self._output if ask.first_token_early else 0.0)
-        slow = self._chance_slow(there.step_s, handover_s if ask.first_token_early else 0.0)
+        if plan.is_split:
+            slow = self._chance_slow(there.step_s, handover_s if ask.first_token_early else 0.0)
+        else:
+            slow = self._chance_held_up(self._view[plan.decode].card.role, tpot_s)
         miss = 1.0 - (1.0 - _chance(ttft_s, ask.ttft_s)) * (1.0 - slow)
-        terms["misses"] = _MISS_S * miss + self._others_miss(there, stall_s)
+        stalled_s = self._others_miss(plan.prefill, first.prefill_s) if plan.is_split else 0.0
+        slowed_s = self._others_miss(plan.decode, slower_s + (0.0 if plan.is_split else first.prefill_s))
+        terms["misses"] = _MISS_S * miss + stalled_s + slowed_s
         cost = sum(seconds for name, seconds in terms.items() if name not in self._without)
         return Scored(plan, cost, f"{ttft_s:.3g} s to the first token, {tpot_s:.3g} s per token", terms, ttft_s, tpot_s)
+
+    def _chance_held_up(self, role: Role, tpot_s: float) -> float:
+        """That its mean time per token is too long on a worker that goes on taking prompts: by the model, and by what happened lately."""
+        objective_s = self._ask.tpot_s
+        if objective_s is None:
+            return 0.0
+        slower, of = self._predictions.slower_alone(role, objective_s / tpot_s, self._ask.now_s)
+        return (slower + _BELIEF * _chance(tpot_s, objective_s)) / (of + _BELIEF)
 
     def _chance_slow(self, step_s: float, handover_s: float) -> float:
         """That its mean time per token is too long: a hand-over weighs on the few tokens of a short answer."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.ids import WorkerId
@@ -40,11 +39,6 @@ class PrefillShare:
             return 0.0
         seen_s = now - self._began_s + _BEGUN_S
         return left_s / (self._memory_s * (1.0 - math.exp(-seen_s / self._memory_s)))
-
-    def expected(self, worker: WorkerId, pool: Sequence[WorkerId], now: float) -> float:
-        """The part it will have while a request decodes there: its own, or its pool's where that is more, as prompts go to
-        whoever of the pool has least to do."""
-        return max(self.of(worker, now), sum(self.of(each, now) for each in pool) / len(pool)) if pool else self.of(worker, now)
 
     def forget(self, worker: WorkerId) -> None:
         """The worker is gone."""

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 from core.errors import ConfigError
+from router.balancer.balancer import Balancer
 from router.balancer.base import Policy, Predictions
 from router.balancer.dynamo_kv import DynamoKv, DynamoKvConditional
 from router.balancer.joint import Joint
@@ -40,3 +41,9 @@ def make_policy(name: str, rng: random.Random, predictions: Predictions) -> Poli
     except KeyError:
         raise ConfigError(f"unknown policy {name!r}; known: {', '.join(_POLICIES)}", "router.policy") from None
     return make(rng, predictions)
+
+
+def make_balancer(name: str, rng: random.Random, predictions: Predictions) -> Balancer:
+    """With the policy of that name, and predictions also where it makes none itself. Raises ConfigError like ``make_policy``."""
+    policy = make_policy(name, rng, predictions)
+    return Balancer(policy, rng, oracle=None if isinstance(policy, Joint) else Joint(predictions, rng))

@@ -14,6 +14,7 @@ from router.predict.errors import PredictionErrors, Quantity
 from router.predict.extra import Extra
 from router.predict.lengths import OutputLengths
 from router.predict.links import LinkModel, LinkTimes
+from router.predict.odds import Odds
 from router.predict.step_models import StepModels
 
 _KV_MEMORY = 64
@@ -30,15 +31,16 @@ class Predictor:
         self,
         step_priors: Mapping[Role, StepModel] | None = None,
         link_prior: LinkModel | None = None,
-        kv_bytes_per_token: float = 131_072.0,
+        kv_bytes_per_token: float | None = None,
         lengths: OutputLengths | None = None,
     ) -> None:
-        """``kv_bytes_per_token`` holds until the first transfer; the default is Llama-3-8B's in 16 bits."""
+        """``kv_bytes_per_token`` holds until the first transfer; None: Llama-3-8B's in 16 bits, 128 KiB."""
         self._steps = StepModels(step_priors)
         self._links = LinkTimes(link_prior)
         self._lengths = lengths or OutputLengths()
         self._extra = {role: Extra() for role in Role}
-        self._kv_bytes = kv_bytes_per_token
+        self._odds_alone = {role: Odds() for role in Role}
+        self._kv_bytes = 131_072.0 if kv_bytes_per_token is None else kv_bytes_per_token
         self._kv_tokens = 1.0
         self.errors = PredictionErrors()
 
@@ -66,6 +68,11 @@ class Predictor:
     def ttft_s(self, role: Role, predicted_s: float) -> float:
         """A policy's time to first token with what experience adds to it: hops, rounds of the loop, a model that errs."""
         return max(0.0, predicted_s + self._extra[role].seconds)
+
+    def slower_alone(self, role: Role, ratio: float, now: float) -> tuple[int, int]:
+        """How many answers, of how many lately made by one worker of this role alone, took more than ``ratio`` times the predicted
+        time per token: prompts that come after a decision hold them up, and nobody knows of those when it is made."""
+        return self._odds_alone[role].beyond(ratio, now)
 
     @property
     def error_numbers(self) -> list[PredictionNumbers]:
@@ -108,9 +115,11 @@ class Predictor:
         self.errors.observe(Quantity.OUTPUT_TOKENS, predicted_tokens, output_tokens)
         self._lengths.observe(model, tenant, prompt_tokens, output_tokens)
 
-    def observe_tpot(self, role: Role, predicted_s: float | None, happened_s: float) -> None:
+    def observe_tpot(self, role: Role, predicted_s: float | None, happened_s: float, was_split: bool = True, now: float = 0.0) -> None:
         """An answer is complete, and this was its mean time per token after the first, on a worker with this role."""
         self.errors.observe(Quantity.TPOT, predicted_s, happened_s, role)
+        if predicted_s is not None and not was_split:
+            self._odds_alone[role].observe(predicted_s, happened_s, now)
 
     def forget(self, worker: WorkerId) -> None:
         """The worker is no member any more."""

@@ -38,7 +38,7 @@ def real_args() -> dict[str, Any]:
         "prefill": {"count": 2, "num_cpus": 0.25},
         "decode": {"count": 2, "num_cpus": 0.25},
         "kv_transfer": {"lease_s": LEASE_S},
-        "router": {"replicas": 1, "num_cpus": 0.25},
+        "router": {"replicas": 1, "num_cpus": 0.25, "policy": "least_outstanding_tokens"},
     }
 
 

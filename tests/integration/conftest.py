@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.support.cluster_process import Home
+from tests.support.mini_cluster import MiniCluster
 
 
 @pytest.fixture
@@ -17,3 +18,14 @@ def home() -> Iterator[Home]:
         yield home
     finally:
         home.close()
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[MiniCluster]:
+    """Not started, so that a test can choose its shape. Invariants are checked on the way out, then everything is closed."""
+    cluster = MiniCluster()
+    try:
+        yield cluster
+        await cluster.nothing_left()
+    finally:
+        await cluster.close()

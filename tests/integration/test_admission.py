@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from vllm.v1.engine import FinishReason
@@ -23,17 +22,6 @@ BELIEVED = Limits(max_prefill_tokens=dict.fromkeys(Role, 100), headroom_tokens=d
 """What routers are told of such workers."""
 TRUSTING = Limits(max_prefill_tokens=dict.fromkeys(Role, 10**9))
 """A router that believes there is always room: every bound is then the workers' own."""
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[MiniCluster]:
-    """Not started. Invariants are checked on the way out, then everything is closed."""
-    cluster = MiniCluster()
-    try:
-        yield cluster
-        await cluster.nothing_left()
-    finally:
-        await cluster.close()
 
 
 @pytest.mark.parametrize("limits", [BELIEVED, TRUSTING], ids=["router-knows", "worker-refuses"])

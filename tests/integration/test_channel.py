@@ -29,6 +29,7 @@ from cluster.messages import (
     Pulse,
     Refused,
     StepOutputs,
+    WantKV,
     decode_from_worker,
     encode,
 )
@@ -353,10 +354,10 @@ class Puppet:
     async def _listen(self) -> None:
         while True:
             _, frames = await self._end.receive()
-            message = msgspec.msgpack.decode(frames[0], type=AddLeg | AbortLegs | Call | Hello)
+            message = msgspec.msgpack.decode(frames[0], type=AddLeg | AbortLegs | Call | Hello | WantKV)
             if isinstance(message, Hello):
                 await self.say(Pulse(Epoch(2), WorkerLoad(free_blocks=1, num_blocks=64)))
-            else:
+            elif not isinstance(message, WantKV):
                 self.heard.append(message)
 
     async def say(self, message: StepOutputs | Refused | Failed | Answer | Pulse, *frames: bytes) -> None:

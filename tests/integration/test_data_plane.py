@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -35,17 +34,6 @@ COUNTS: dict[str, Any] = {}
 HELD: dict[str, Any] = {"thinking_token_budget": 5}
 """Sampling that cannot be continued: the decode worker samples the first token."""
 BOTH = pytest.mark.parametrize("sampling", [COUNTS, HELD], ids=["prefill-samples-first", "decode-samples-first"])
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[MiniCluster]:
-    """Not started, so that a test can choose its shape. Invariants are checked on the way out, then everything is closed."""
-    cluster = MiniCluster()
-    try:
-        yield cluster
-        await cluster.nothing_left()
-    finally:
-        await cluster.close()
 
 
 def expected(prompt: list[int], count: int) -> list[int]:

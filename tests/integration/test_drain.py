@@ -219,7 +219,7 @@ async def test_a_new_configuration_of_workers_and_of_routers(cluster: Cluster, l
     def told() -> set[str]:
         return {router["router"] for router in cluster.from_each_router("/workers")}
 
-    await deploy(**args(policy="round_robin"))
+    await deploy(**args(policy="baton"))
     await until(lambda: not told() & routers, 60.0, "both routers are others")
     await until(cluster.all_ready, 30.0, "and know the workers")
     assert names(cluster) == before
@@ -228,7 +228,7 @@ async def test_a_new_configuration_of_workers_and_of_routers(cluster: Cluster, l
     others = told()
     load = Load(load._client)
     load.begin()
-    changed = args(policy="round_robin")
+    changed = args(policy="baton")
     changed["decode"]["headroom_tokens"] = 128
     changed["prefill"]["surge"] = 1
     await deploy(**changed)

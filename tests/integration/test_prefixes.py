@@ -17,6 +17,7 @@ import zmq.asyncio
 
 from cluster.channel import ChannelKeys, RouterEnd
 from cluster.messages import AddLeg, Answer, Call, Hello, LegKind, StepOutputs, decode_from_worker
+from core.block_keys import seed_of
 from core.ids import Epoch, LegId, RouterId
 from core.worker import Role
 from engine.sim_config import SimulatedEngineConfig
@@ -28,8 +29,6 @@ from tests.support.eventually import assert_eventually
 from tests.support.mini_cluster import MiniWorker
 
 EPOCH = Epoch(1)
-SEED = b""
-"""A worker's, unless it is told another."""
 BLOCK = 16
 names = itertools.count()
 
@@ -44,7 +43,7 @@ class BareRouter:
         self._worker = worker
         self._context = zmq.asyncio.Context()
         self._end = RouterEnd(self._context, RouterId(f"bare-{next(names)}"), worker.card.address, worker.card.public_key, keys, 10.0)
-        self.prefixes.enter(worker.name, worker.facts.block_size_tokens, SEED)
+        self.prefixes.enter(worker.name, worker.facts.block_size_tokens, seed_of(keys.secret))
         self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:

@@ -35,9 +35,13 @@ ARGS: Mapping[str, Any] = {
     "decode": {"count": 1, "num_cpus": 0.5},
     # Longer than any test: KV that nobody frees stays, and is found.
     "kv_transfer": {"lease_s": 600},
-    "router": {"num_cpus": 0.5, "server_args": {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}},
+    "router": {
+        "num_cpus": 0.5,
+        "policy": "least_outstanding_tokens",
+        "server_args": {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"},
+    },
 }
-"""One prefill and one decode worker."""
+"""One prefill and one decode worker, which do every request together, whether or not one alone would be sooner done."""
 
 
 @dataclass(frozen=True)

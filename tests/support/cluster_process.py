@@ -45,7 +45,8 @@ def simulated_args(prefill: int = 1, decode: int = 1, routers: int = 1, step_s: 
         "decode": {"count": decode, "num_cpus": 0.25},
         # Longer than any test: KV that nobody frees stays, and is found.
         "kv_transfer": {"backend": "simulated", "lease_s": 600},
-        "router": {"replicas": routers, "num_cpus": 0.25},
+        # A policy that hands every request over: steps that all take as long are no reason to.
+        "router": {"replicas": routers, "num_cpus": 0.25, "policy": "least_outstanding_tokens"},
     }
 
 

@@ -17,6 +17,7 @@ from cluster.membership import Membership
 from cluster.messages import LegKind
 from cluster.runtime import WorkerRuntime
 from cluster.whole import WholeLegs
+from core.block_keys import seed_of
 from core.config import PoolConfig
 from core.ids import Epoch, RequestId, RouterId, WorkerId
 from core.worker import Role, WorkerCard, WorkerState
@@ -26,9 +27,9 @@ from engine.sim_config import SimulatedEngineConfig
 from engine.sim_timing import ConstantTime
 from engine.simulated import SimulatedEngine
 from prefill_workers.prefill import PrefillLegs
-from router.balancer.balancer import Balancer
-from router.balancer.least_outstanding_tokens import LeastOutstandingTokens
+from router.balancer.registry import make_balancer
 from router.dispatcher import Dispatcher
+from router.foresight import Foresight
 from router.limits import Limits
 from router.members import Members
 from router.retry import Retry
@@ -105,6 +106,8 @@ class MiniWorker:
     ) -> None:
         self.name, self.role, self.epoch = WorkerId(name), role, Epoch(epoch)
         self.gate = Gate()
+        self.ahead_s = 0.0
+        """How far the worker's clock is put forward: what it does in its first seconds teaches it nothing."""
         self.engine = GatedEngine(config, self.gate)
         self._keys = ChannelKeys.make()
         end = WorkerEnd(HOST, self._keys, router_keys.public, silence_s)
@@ -113,7 +116,8 @@ class MiniWorker:
         handlers = {LegKind.PREFILL: prefill, LegKind.DECODE: DecodeLegs(), LegKind.WHOLE: WholeLegs()}
         self.runtime = WorkerRuntime(
             *(self.name, self.epoch, self.engine, end, handlers, admissions(pool), prefill.leases, pulse_s, pool.stall_timeout_s),
-            clock=time.monotonic,
+            clock=lambda: time.monotonic() + self.ahead_s,
+            block_seed=seed_of(router_keys.secret),
         )
         self.alive = True
         self._closed = False
@@ -171,14 +175,27 @@ class Directory:
         return self._membership
 
 
+SPLITS = "least_outstanding_tokens"
+"""A policy that hands every request over; ``baton`` does where that is predicted to be better."""
+
+
 class MiniRouter:
     """One router and everything it has told its clients."""
 
-    def __init__(self, name: str, directory: Directory, seed: int, limits: Limits = Limits(), retry: Retry = Retry()) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        name: str,
+        directory: Directory,
+        seed: int,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        retry: Retry = Retry(),  # noqa: B008 - frozen
+        policy: str = SPLITS,
+    ) -> None:
         self.outputs: dict[str, list[EngineCoreOutput]] = {}
         self.on_output: Callable[[EngineCoreOutput], None] = lambda output: None
-        balancer = Balancer(LeastOutstandingTokens(random.Random(seed)))
-        self.dispatcher = Dispatcher(balancer, self._deliver, time.monotonic, limits=limits, retry=retry)
+        self.foresight = Foresight()
+        balancer = make_balancer(policy, random.Random(seed), self.foresight.predictor)
+        self.dispatcher = Dispatcher(balancer, self._deliver, time.monotonic, limits=limits, retry=retry, foresight=self.foresight)
         self.members = Members(RouterId(name), self.dispatcher, directory.fetch, BEAT_S, SILENCE_S)
         self.directory = directory
         self.alive = True
@@ -241,13 +258,14 @@ class MiniCluster:
         pool: PoolConfig = ROOMY,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         retry: Retry = Retry(),  # noqa: B008 - frozen
+        policy: str = SPLITS,
         **config: Any,
     ) -> None:
         for role, count in ((Role.PREFILL, prefill), (Role.DECODE, decode)):
             for number in range(count):
                 await self.add_worker(f"{role}-{number}", role, pool=pool, **config)
         self.tell()
-        self.routers = [MiniRouter(f"router-{number}", self.directory, number, limits, retry) for number in range(routers)]
+        self.routers = [MiniRouter(f"router-{number}", self.directory, number, limits, retry, policy) for number in range(routers)]
         await self.all_up()
 
     async def add_worker(self, name: str, role: Role, epoch: int = 1, pool: PoolConfig = ROOMY, **config: Any) -> MiniWorker:

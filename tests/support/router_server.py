@@ -18,11 +18,12 @@ from core.ids import RouterId
 from core.worker import WorkerState
 from deploy.demo_model import ensure_demo_model
 from engine.sim_timing import ConstantTime
-from router.balancer.balancer import Balancer
-from router.balancer.round_robin import RoundRobin
+from router.balancer.registry import make_balancer
 from router.cluster_client import ClusterClient
 from router.dispatcher import Dispatcher
+from router.foresight import Foresight
 from router.front_half import RouterLLM, build_server, connect_server, front_half_config
+from router.limits import Limits
 from router.members import Members
 from router.routes import install
 from tests.support.eventually import assert_eventually
@@ -68,13 +69,17 @@ class RouterServer:
 
 
 @contextlib.asynccontextmanager
-async def router_server(simulated: Mapping[str, Any] | None = None, **installed: Any) -> AsyncIterator[RouterServer]:
+async def router_server(
+    simulated: Mapping[str, Any] | None = None, *, policy: str = "round_robin", limits: Limits | None = None, **installed: Any
+) -> AsyncIterator[RouterServer]:
     """Serves until left. ``installed`` are keyword arguments of ``install``, e.g. ``max_body_bytes``."""
     model = str(ensure_demo_model())
     cluster = MiniCluster()
     await cluster.start(1, 1, 0, **{**SIMULATED, **(simulated or {})})
     client = ClusterClient(5.0)
-    dispatcher = Dispatcher(Balancer(RoundRobin(random.Random(0))), client.deliver, time.monotonic)
+    foresight = Foresight(MODEL)
+    balancer = make_balancer(policy, random.Random(0), foresight.predictor)
+    dispatcher = Dispatcher(balancer, client.deliver, time.monotonic, limits=limits, foresight=foresight)
     members = Members(RouterId("router-0"), dispatcher, cluster.directory.fetch, BEAT_S, SILENCE_S)
     client.connect(dispatcher, members)
     config = front_half_config(model, MODEL, {"max_model_len": MAX_MODEL_LEN, "dtype": "float32"})

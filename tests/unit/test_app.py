@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from core.config import BatonConfig
+from core.errors import ConfigError
 from deploy.app import build
 
 
@@ -46,10 +47,12 @@ def test_a_router_that_goes_may_finish_its_streams():
         ({"router": {"policy": "random"}}, True),
         ({"router": {"retry": {"max_losses": 5}}}, True),
         ({"prefill": {"count": 2, "max_prefill_tokens": 5}}, True),
+        ({"prefill": {"count": 2, "step_times": "h100-llama-3.1-8b-tp1"}}, True),
+        ({"kv_transfer": {"link_gbps": 100}}, True),
         ({"router": {"drain_timeout_s": 77, "replicas": 5}}, False),
         ({"prefill": {"count": 3}, "decode": {"surge": 1, "drain_timeout_s": 3}}, False),
     ],
-    ids=["policy", "retry", "admission", "its own options", "the controller's"],
+    ids=["policy", "retry", "admission", "step times", "links", "its own options", "the controller's"],
 )
 def test_routers_are_replaced_for_what_concerns_them(changed: dict[str, Any], is_replaced: bool):
     """What Serve goes by is the version, and what a replica is made from agrees with it."""
@@ -59,3 +62,9 @@ def test_routers_are_replaced_for_what_concerns_them(changed: dict[str, Any], is
     made, remade = before.init_args[0], after.init_args[0]
     assert ({**made, "router": 0} == {**remade, "router": 0}) or is_replaced
     BatonConfig.model_validate(remade)
+
+
+def test_what_nobody_knows_is_refused_before_anything_starts():
+    """Also by `serve deploy`, which does not check the file first."""
+    with pytest.raises(ConfigError, match=r"^decode\.step_times: no step times are called 'h100'; known: a100-"):
+        build({"model": "somewhere", "decode": {"step_times": "h100"}})

@@ -58,6 +58,8 @@ def test_what_a_right_file_says():
         ("count: 1", "count: 1\n        policy: random", 15, "belongs in args as `router.policy`"),
         ("prefill:\n        count: 1", "prefill: 1", 13, "has to be a mapping"),
         ("model: demo", "served_model_name: x", 7, "args.model: is missing: A model directory"),
+        ("kind: vllm", "step_times: h100", 10, "engine.step_times: no step times are called 'h100'; known: a100-"),
+        ("count: 1", "step_times: 8b", 14, "prefill.step_times: no step times are called '8b'; known: a100-"),
         ("max_model_len", "max-model-length", 12, "did you mean `max_model_len`?"),
         ("max_model_len: 4096", "kv-transfer-config: {}", 12, "set by Baton: it is made from `kv_transfer`"),
         ("max_model_len: 4096", "chat_template: x", 12, "move it to `router.server_args`"),

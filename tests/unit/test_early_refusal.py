@@ -17,6 +17,12 @@ TABLE: dict[str, tuple[WantedService, Predicted, str | None, float]] = {
     "in time": (WANTED, Predicted(1.0, 0.05, 5.0), None, 0.0),
     "late by less than predictions err": (WANTED, Predicted(1.09, 0.054, 9.8), None, 0.0),
     "the first token": (WANTED, Predicted(4.2), "the first token would come after 4.2 s, and 1 s is promised; try again in 4 s", 3.2),
+    "less than a second": (
+        WantedService(ttft_s=0.25),
+        Predicted(0.4567),
+        "the first token would come after 0.46 s, and 0.25 s is promised; try again in 1 s",
+        1.0,
+    ),
     "each token": (WANTED, Predicted(0.5, 0.08), "a token would take 80 ms, and 50 ms is promised; try again in 1 s", 1.0),
     "the whole": (
         WANTED,

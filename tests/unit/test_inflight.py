@@ -79,6 +79,20 @@ def test_how_many_will_still_decode() -> None:
     assert [books.decoding_at(then, 2.0) for then in (2.0, 5.0, 7.0)] == [4, 3, 2]
 
 
+def test_prompts_use_up_the_slack_of_those_that_decode() -> None:
+    """Whoever was there when a prompt came is held up by it, its own request is not; who has no slack left is broken no more."""
+    books = InFlight()
+    for leg, slack_s in ((A, 0.2), (B, 0.5)):
+        books.sent(leg, D, Work(0, 0, 40, 30, 9.0, slack_s), 0.0)
+    assert [books.books(D).broken_by(stall_s) for stall_s in (0.0, 0.1, 0.3, 0.6)] == [0, 0, 1, 2]
+    third = LegId("c:0")
+    books.sent(third, D, Work(30, 30, 40, 30, 9.0, 0.1, prefill_s=0.3), 0.0)
+    assert [books.books(D).broken_by(stall_s) for stall_s in (0.05, 0.15, 0.25)] == [0, 1, 2]
+    for leg in (A, B, third):
+        books.ended(leg, 1.0)
+    assert books.books(D).broken_by(9.0) == 0
+
+
 @dataclass
 class _Modelled:
     worker: WorkerId
@@ -102,7 +116,12 @@ def test_books_add_up(steps: list[tuple[str, int, WorkerId, int, int]]) -> None:
     for now, (what, number, worker, prefill, decode) in enumerate(steps):
         leg = LegId(f"r:{number}")
         if what == "sent" and leg not in model:
-            books.sent(leg, worker, Work(prefill, prefill // 2, decode, prefill + 1, now + 5.0 if decode else None), now)
+            books.sent(
+                leg,
+                worker,
+                Work(prefill, prefill // 2, decode, prefill + 1, now + 5.0 if decode else None, 0.5 if decode else None, 0.1),
+                now,
+            )
             model[leg] = _Modelled(worker, prefill, decode, prefill + 1)
         elif what == "made":
             books.made(leg, 2, now)
@@ -119,7 +138,12 @@ def test_books_add_up(steps: list[tuple[str, int, WorkerId, int, int]]) -> None:
             assert books.pending_tokens(name) == sum(entry.pending for entry in there)
             assert books.legs(name) == len(there)
             assert books.unanswered(name) == sum(not entry.answered for entry in there)
-            assert len(books.books(name).finishes_s) == books.books(name).decoding == sum(entry.decode > 0 for entry in there)
+            assert (
+                len(books.books(name).finishes_s)
+                == len(books.books(name).slacks_s)
+                == books.books(name).decoding
+                == sum(entry.decode > 0 for entry in there)
+            )
     for leg in list(model):
         books.ended(leg, 1e9)
     for name in (P, D):

@@ -28,14 +28,18 @@ class Known:
 
     kv_bytes_per_token = 100_000.0
 
-    def __init__(self, bytes_per_s: float = 1e9) -> None:
+    def __init__(self, bytes_per_s: float = 1e9, slower: tuple[int, int] = (0, 0)) -> None:
         self.bytes_per_s = bytes_per_s
+        self.slower = slower
 
     def step_model(self, seen: WorkerView) -> StepModel:
         return MODEL
 
     def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
         return transfer_bytes / self.bytes_per_s
+
+    def slower_alone(self, role: Role, ratio: float, now: float) -> tuple[int, int]:
+        return self.slower
 
 
 def seen(name: str, **changed: Any) -> WorkerView:
@@ -183,11 +187,25 @@ def test_a_promise_is_worth_a_detour() -> None:
 
 
 def test_others_keep_their_promises() -> None:
-    """A worker whose many requests are just within their time per token gets no further one while another has slack."""
-    workers = cluster("d0", "d1", d0=busy_decode(50), d1=busy_decode(20))
-    tpot_s = MODEL.decode_s(50, 50_000) * 1.1
-    terms = {d: price(Plan(d, d), ask(1000, 10.0, tpot_s=tpot_s), workers).terms["misses"] for d in (D0, D1)}
-    assert terms[D0] > terms[D1]
+    """A worker where many have little slack left gets no prompt to compute while another one's have plenty."""
+
+    def with_slack(slack_s: float) -> dict[str, Any]:
+        books = Books(decoding=20, context_tokens=20_000, finishes_s=(1e9,) * 20, slacks_s=(100.0 + slack_s,) * 20, stalled_s=100.0)
+        return {"books": books, "legs": 20}
+
+    workers = cluster("d0", "d1", d0=with_slack(0.05), d1=with_slack(5.0))
+    question = ask(1000, 10.0, tpot_s=0.1)
+    terms = {d: price(Plan(d, d), question, workers).terms["misses"] for d in (D0, D1)}
+    assert terms[D0] > 20 * 25.0 > 1.0 > terms[D1]
+    assert taken(question, workers) == Plan(D1, D1)
+
+
+def test_experience_counts_against_the_model() -> None:
+    """Where answers made by one worker alone lately took much longer than predicted, a pair is preferred."""
+    workers = cluster(*ALL)
+    question = ask(1000, 400.0, likely_tokens=(100.0, 400.0, 900.0), tpot_s=0.05)
+    assert not taken(question, workers).is_split
+    assert taken(question, workers, joint(predictions=Known(slower=(60, 100)))).is_split
 
 
 def test_no_seat_means_waiting_for_one() -> None:

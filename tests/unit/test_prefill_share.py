@@ -7,7 +7,7 @@ import pytest
 from core.ids import WorkerId
 from router.balancer.prefill_share import PrefillShare
 
-A, B, C = (WorkerId(name) for name in "abc")
+A, B = (WorkerId(name) for name in "ab")
 
 
 def busy(share: PrefillShare, worker: WorkerId, part: float, since_s: float, until_s: float) -> None:
@@ -38,16 +38,6 @@ def test_the_past_is_forgotten() -> None:
     share = PrefillShare()
     busy(share, A, 0.9, 0.0, 60.0)
     assert share.of(A, 120.0) < 0.01
-
-
-def test_a_pool_shares_its_prompts() -> None:
-    """An idle one of a busy pool will get its part of them; a busy one of an idle pool keeps its own."""
-    share = PrefillShare()
-    for worker in (A, B):
-        busy(share, worker, 0.6, 0.0, 60.0)
-    assert share.expected(C, (A, B, C), 60.0) == pytest.approx(0.4, rel=0.15)
-    assert share.expected(A, (A, B, C), 60.0) == share.of(A, 60.0)
-    assert share.expected(C, (), 60.0) == 0.0
 
 
 def test_a_worker_that_is_gone_is_forgotten() -> None:

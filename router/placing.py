@@ -1,0 +1,84 @@
+"""Finding a request its workers: asks the balancer, and says what the request's flow is to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from core.ids import WorkerId
+from router import events as e
+from router import instructions as i
+from router.balancer.balancer import Balancer
+from router.early_refusal import Predicted, early_refusal
+from router.entry import Entry
+from router.foresight import Foresight
+from router.plan import Ask, Scored, View
+from router.waiting import Rank
+from router.waiting_room import WaitingRoom
+from router.workers import Workers
+
+
+class Placing:
+    """Writes down what it decides, in the request's timeline and the books of the worker that will decode."""
+
+    def __init__(
+        self, balancer: Balancer, foresight: Foresight, workers: Workers, room: WaitingRoom, clock: Callable[[], float], *, hopeless: bool
+    ) -> None:
+        """``hopeless``: requests whose promise cannot be kept are refused."""
+        self._balancer = balancer
+        self._foresight = foresight
+        self._workers = workers
+        self._room = room
+        self._clock = clock
+        self._refuses_hopeless = hopeless
+
+    def decide(self, entry: Entry, order: i.AskPlan) -> e.Planned | e.NoRoom | e.GivenUp:
+        """A plan, or why there is none. May have another request refused in place of this one."""
+        if order.keeper is None:
+            entry.held = None
+        self._workers.inflight.unplanned(entry.flow.request)
+        entry.timeline.losses = entry.flow.losses_ever
+        if self._room.must_wait(entry):
+            return e.NoRoom()
+        ask, view = self._foresight.ask(entry, order, self._clock()), self._workers.view()
+        decision = self._balancer.choose(ask, view)
+        chosen = decision.chosen
+        if chosen is None:
+            if decision.hopeless and entry.rank is Rank.NEW and self._workers.all_up:
+                return e.GivenUp(e.FailKind.ENGINE, "; ".join(f"{worker}: {reason}" for worker, reason in decision.rejected.items()))
+            return e.NoRoom()
+        refused = self._refused(entry, ask, chosen, view)
+        if refused is not None:
+            entry.timeline.considered(ask, decision, self._clock() - entry.timeline.began_s)
+            return refused
+        self._room.tries(entry)
+        entry.timeline.decided(ask, decision, self._clock() - entry.timeline.began_s)
+        entry.placed(ask, chosen)
+        self._balancer.follow(ask, chosen)
+        if chosen.plan.is_split and order.keeper is None:
+            self._workers.inflight.planned(entry.flow.request, chosen.plan.decode, entry.work_to_come(ask.now_s))
+        return e.Planned(chosen.plan)
+
+    def could_go_elsewhere(self, entry: Entry, worker: WorkerId) -> bool:
+        """Whether somebody has room for a request whose worker has to go. If not it runs on, and the worker asks again."""
+        ask = self._foresight.ask(entry, i.AskPlan(frozenset({worker})), self._clock())
+        return self._balancer.is_possible(ask, self._workers.view())
+
+    def _refused(self, entry: Entry, ask: Ask, chosen: Scored, view: View) -> e.GivenUp | None:
+        """Whether a new request, or in its place one that waits, is refused because what it is promised cannot be kept.
+
+        Only by predictions from measured steps: by others a cluster might refuse everything, and never learn better.
+        """
+        service, now_s, room = entry.service, ask.now_s, self._room
+        measured = all(view[worker].load.step is not None for worker in (chosen.plan.prefill, chosen.plan.decode) if worker in view)
+        wanted = self._refuses_hopeless and service.has_objective and measured
+        if not wanted or entry.rank is not Rank.NEW or entry.timeline.attempts:
+            return None
+        answer_s = None if chosen.tpot_s is None else ask.expected_tokens * chosen.tpot_s
+        predicted = Predicted(chosen.ttft_s, chosen.tpot_s, answer_s)
+        refusal = early_refusal(service, predicted, room.queue.in_turn(now_s), now_s, room.queue.retry_after_s(now_s, 1.0))
+        if refusal is None:
+            return None
+        if refusal.instead is None:
+            return room.overloaded(refusal.reason, refusal.retry_after_s)
+        room.refuse(refusal.instead, refusal.reason, refusal.retry_after_s)
+        return None
