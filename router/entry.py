@@ -11,7 +11,7 @@ from core.ids import LegId, WorkerId
 from router.decision_note import DecisionNote
 from router.decisions import in_short
 from router.flow import Flow
-from router.inflight import Slack, Work
+from router.inflight import Work
 from router.plan import Ask, Scored
 from router.prefix.prompt import PromptKeys
 from router.service import ORDINARY, WantedService
@@ -77,20 +77,24 @@ class Entry:
         return now_s + to_first_s + ask.expected_tokens * chosen.tpot_s
 
     @property
-    def slack(self) -> Slack | None:
-        """By how much it may be held up while it decodes and still keep its time per token; None: nothing is promised, or predicted."""
+    def slack_s(self) -> float | None:
+        """By how much it may be held up while it decodes and still keep its time per token, as planned; None: nothing is promised."""
         ask, chosen = self.asked, self.chosen
-        if ask is None or chosen is None or chosen.step_s is None or ask.tpot_s is None:
+        if ask is None or chosen is None or chosen.tpot_s is None or ask.tpot_s is None:
             return None
-        handover_s = chosen.terms.get("transfer", 0.0) + chosen.terms.get("admit", 0.0)
-        # Of the median answer: half of them are shorter and bear less. Who turns out to be longer gains with every token.
-        likely = ask.likely_tokens
-        tokens = likely[len(likely) // 2] if likely else ask.expected_tokens
-        return Slack(ask.tpot_s - chosen.step_s, tokens, handover_s)
+        tokens = (
+            ask.likely_tokens[len(ask.likely_tokens) // 2] if ask.likely_tokens else ask.expected_tokens
+        )  # of the short answers, which bear least
+        return (ask.tpot_s - chosen.tpot_s) * tokens
+
+    @property
+    def prefill_s(self) -> float:
+        """How long its prompt takes to compute, as planned; 0 where the policy predicts nothing."""
+        return self.chosen.terms.get("prefill", 0.0) if self.chosen is not None else 0.0
 
     def work_to_come(self, now_s: float) -> Work:
         """What it will ask of the worker it is handed over to, once its prompt is computed elsewhere."""
-        return Work(0, 0, self._held_tokens, self.context_tokens, self.ends_s(now_s), self.slack)
+        return Work(0, 0, self._held_tokens, self.context_tokens, self.ends_s(now_s), self.slack_s)
 
     def work(self, kind: LegKind, worker: WorkerId, now_s: float) -> Work:
         """What a leg that is sent now asks of its worker."""
@@ -98,9 +102,9 @@ class Entry:
         if kind is not LegKind.DECODE:
             work.prefill_tokens = work.context_tokens
             work.uncached_tokens = work.context_tokens - min(self.hits.get(worker, 0), work.context_tokens - 1)
-            work.stall_s = self.chosen.stall_s if self.chosen is not None else 0.0
+            work.prefill_s = self.prefill_s
         if kind is not LegKind.PREFILL:
-            work.decode_tokens, work.finishes_s, work.slack = self._held_tokens, self.ends_s(now_s), self.slack
+            work.decode_tokens, work.finishes_s, work.slack_s = self._held_tokens, self.ends_s(now_s), self.slack_s
         return work
 
     @property
