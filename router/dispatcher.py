@@ -68,6 +68,7 @@ class Dispatcher:
         self._requests = requests_codec or RequestCodec()
         self._entries: dict[RequestId, Entry] = {}
         self._failures = Failures()
+        self._balancer = balancer
         self._foresight = foresight = foresight or Foresight()
         self._outbox = outbox = Outbox(deliver)
         self._workers = workers = Workers(limits)
@@ -89,6 +90,7 @@ class Dispatcher:
         self.worker_lost(worker, reason)
         self._workers.inflight.forget(worker)
         self._foresight.left(worker)
+        self._balancer.forget(worker)
 
     def worker_lost(self, worker: WorkerId, reason: str) -> None:
         """The worker can no longer be reached, or its life is over."""

@@ -82,10 +82,9 @@ class Entry:
         ask, chosen = self.asked, self.chosen
         if ask is None or chosen is None or chosen.tpot_s is None or ask.tpot_s is None:
             return None
-        tokens = (
-            ask.likely_tokens[len(ask.likely_tokens) // 2] if ask.likely_tokens else ask.expected_tokens
-        )  # of the short answers, which bear least
-        return (ask.tpot_s - chosen.tpot_s) * tokens
+        # Of the median answer: half of them are shorter and bear less; the mean is made by a few that are long and bear anything.
+        likely = ask.likely_tokens
+        return (ask.tpot_s - chosen.tpot_s) * (likely[len(likely) // 2] if likely else ask.expected_tokens)
 
     @property
     def prefill_s(self) -> float:

@@ -121,11 +121,6 @@ class WorkerView:
         """Their tokens so far, all together."""
         return self.books.context_tokens + self.load.others.context_tokens
 
-    @property
-    def waiting_legs(self) -> int:
-        """Legs without a token yet; other routers' included."""
-        return self.books.unanswered + self.load.others.legs - self.load.others.decoding
-
 
 View = Mapping[WorkerId, WorkerView]
 

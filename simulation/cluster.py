@@ -16,9 +16,8 @@ from decode_workers.admission import DecodeAdmission
 from engine.sim_config import SimulatedEngineConfig
 from engine.sim_virtual import VirtualEngine
 from prefill_workers.admission import PrefillAdmission
-from router.balancer.balancer import Balancer
 from router.balancer.base import Policy, Predictions
-from router.balancer.joint import Joint
+from router.balancer.registry import balancer_of
 from router.dispatcher import Dispatcher
 from router.foresight import Foresight
 from router.limits import Limits
@@ -71,8 +70,6 @@ class ClusterSpec:
     """What every request is promised."""
     max_tokens: int = 2048
     """What clients allow an answer to be long; see ``SimRouter``."""
-    foretells: bool = False
-    """Whether policies that predict nothing are helped out with Baton's predictions, so that requests can be refused early."""
     routers: int = 1
     port: Port = field(default_factory=Port)
     message_s: float = 0.0005
@@ -154,7 +151,7 @@ class Cluster:
         )
         rng = random.Random(self._rng.random())
         dispatcher = Dispatcher(
-            Balancer(spec.policy(rng, predictor), rng, oracle=Joint(predictor, rng) if spec.foretells else None),
+            balancer_of(spec.policy(rng, predictor), rng, predictor),
             router.deliver,
             clock.now,
             limits=spec.limits,

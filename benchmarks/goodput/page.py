@@ -31,7 +31,7 @@ def _intro(seed: int) -> str:
 
 Written by `make goodput`, with seed {seed}: on any machine the same numbers. Everything here is simulated: the production router, queue
 and policies and the workers' admission on a virtual clock, around the simulated engine, whose scheduler is compared with vLLM's own
-elsewhere (docs/simulation.md). {GPUS} workers of one GPU each, step times `{MODEL}`, room for {KV_TOKENS:,} tokens of KV each,
+elsewhere (docs/simulator.md). {GPUS} workers of one GPU each, step times `{MODEL}`, room for {KV_TOKENS:,} tokens of KV each,
 {PREFILL_STEP_TOKENS} tokens per step of a prefill worker, 200 Gb/s between workers. Requests are promised what stands over each table.
 
 - **Good** is a request whose TTFT, from arrival, and mean TPOT both keep the promise. Refused and failed ones are not.

@@ -68,7 +68,6 @@ class Comparison(msgspec.Struct, frozen=True):
             policy=partial(_policy, policy),
             service=WantedService(ttft_s=self.objective.ttft_s, tpot_s=self.objective.tpot_s),
             max_tokens=1,
-            foretells=True,
             routers=self.routers,
             queue=QueueLimits(_QUEUE.max_requests * self.routers, _QUEUE.max_tokens * self.routers),
         )

@@ -33,6 +33,9 @@ class Oracle(Protocol):
     def chosen(self, ask: Ask, best: Scored) -> None:
         """Told which plan is followed."""
 
+    def forget(self, worker: WorkerId) -> None:
+        """The worker is no member any more."""
+
 
 class Balancer:
     """One per router. ``choose`` is called once per request and again when a worker refused or was lost."""
@@ -74,6 +77,12 @@ class Balancer:
         self._policy.chosen(ask, chosen)
         if self._oracle is not None:
             self._oracle.chosen(ask, chosen)
+
+    def forget(self, worker: WorkerId) -> None:
+        """The worker is no member any more."""
+        self._policy.forget(worker)
+        if self._oracle is not None:
+            self._oracle.forget(worker)
 
     def is_possible(self, ask: Ask, view: View) -> bool:
         """Whether ``choose`` would find a plan now. Decides nothing."""

@@ -48,3 +48,6 @@ class Policy(ABC):
 
     def chosen(self, ask: Ask, best: Scored) -> None:  # noqa: B027 - most policies keep no memory
         """Told which candidate was taken and is followed."""
+
+    def forget(self, worker: WorkerId) -> None:  # noqa: B027 - likewise
+        """The worker is no member any more."""

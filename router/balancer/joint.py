@@ -79,7 +79,7 @@ class Joint(Policy):
         self.alone = Alone.NEVER if "alone" in without else Alone.ANY  # type: ignore[misc]  # for everybody else it never differs
 
     def decide(self, ask: Ask, candidates: Candidates, view: View) -> list[Scored]:
-        """The pairs of the workers that are best on their side, those with the most cached context among them, and the best singles."""
+        """The pairs of the workers that are best on their side, and the best singles."""
         pricing = _Pricing(ask, view, self._predictions, self._share, self._without)
 
         def to_prefill_s(worker: WorkerId) -> float:
@@ -103,6 +103,9 @@ class Joint(Policy):
     def chosen(self, ask: Ask, best: Scored) -> None:
         if best.plan.prefill != ask.keeper:
             self._share.took(best.plan.prefill, best.terms.get("prefill", 0.0), ask.now_s)
+
+    def forget(self, worker: WorkerId) -> None:
+        self._share.forget(worker)
 
     def _blurred(self, scored: Scored, view: View) -> Scored:
         """Ties are broken at random, and where other routers are at work, near ties too."""

@@ -45,5 +45,9 @@ def make_policy(name: str, rng: random.Random, predictions: Predictions) -> Poli
 
 def make_balancer(name: str, rng: random.Random, predictions: Predictions) -> Balancer:
     """With the policy of that name, and predictions also where it makes none itself. Raises ConfigError like ``make_policy``."""
-    policy = make_policy(name, rng, predictions)
+    return balancer_of(make_policy(name, rng, predictions), rng, predictions)
+
+
+def balancer_of(policy: Policy, rng: random.Random, predictions: Predictions) -> Balancer:
+    """A balancer that predicts by itself what ``policy`` does not: requests are refused early under every one."""
     return Balancer(policy, rng, oracle=None if isinstance(policy, Joint) else Joint(predictions, rng))

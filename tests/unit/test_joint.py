@@ -164,6 +164,19 @@ def test_a_slow_link_is_not_used(bytes_per_s: float, split: bool) -> None:
     assert taken(question, workers, policy).is_split is split
 
 
+def test_a_worker_that_is_gone_leaves_nothing_behind() -> None:
+    """What it was given does not weigh on a worker that comes back under its name."""
+    policy, other = joint(), joint()
+    balancer = Balancer(policy, oracle=other)
+    for _ in range(60):
+        balancer.follow(ask(), Scored(Plan(P0, P0), 0.0, "", {"prefill": 0.5}))
+    workers = cluster("p0")
+    busy = [price(Plan(P0, P0), ask(), workers, each).terms["decode"] for each in (policy, other)]
+    balancer.forget(P0)
+    idle = [price(Plan(P0, P0), ask(), workers, each).terms["decode"] for each in (policy, other)]
+    assert min(busy) > 2 * max(idle)
+
+
 def test_decode_load_counts_as_it_will_be() -> None:
     """The busier decode worker now is the idler one when the prompt is done: it is chosen, unless foresight is left out."""
     soon = Books(decoding=40, context_tokens=40_000, finishes_s=(50.5,) * 40)
