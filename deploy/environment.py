@@ -16,7 +16,14 @@ DEFAULTS = {
     # Each router that comes or goes has another HAProxy take over; the one before lives as long as its streams, no longer than this.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
     # A request sent over a connection that a leaving router has just closed has not been answered by anybody: another router does.
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    # For that HAProxy must hold all of the request, which it does only if told to wait for the body; Serve's template has no word
+    # for it, so it comes as a line of its own behind the one it fills in. Bodies over the buffer's size are sent once, and no more.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
+    # A connection left idle while every router was replaced is still with a HAProxy that knows none of the new ones. Each it tries is
+    # given up at the first refusal, and it goes on until it comes to Serve's own proxy, which knows them.
+    "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+    "RAY_SERVE_HAPROXY_RETRIES": "16",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 

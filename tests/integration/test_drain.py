@@ -6,6 +6,8 @@ Two prefill and two decode workers, two routers. On the way out of every test al
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.support.cluster_process import BATON, MODEL, START_LIMIT_S, Cluster, 
 
 pytestmark = pytest.mark.integration
 
+_ROUTER = "ray::ServeReplica:baton:Router"
 STEP_S = 0.02
 PROMPT = "The first runner hands the baton to the second, who has not stood still meanwhile. "
 DRAIN_S = 20.0
@@ -108,6 +111,40 @@ class Load:
                 count += len(getattr(choice, "token_ids", None) or [])
                 finish = choice.finish_reason or finish
         return count, finish
+
+
+class Kept:
+    """One connection, kept open between requests, that does not open another when it finds itself closed."""
+
+    _BODY = f'{{"model": "{MODEL}", "prompt": "{PROMPT}", "max_tokens": 5}}'.encode()
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", cluster.home.port, timeout=60.0)
+        self._connection.connect()
+        self._connection.auto_open = 0
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.close()
+
+    def ask(self) -> int:
+        """One request, and its answer's status."""
+        self.send_head()
+        return self.send_body()
+
+    def send_head(self) -> None:
+        self._connection.putrequest("POST", "/v1/completions")
+        self._connection.putheader("content-type", "application/json")
+        self._connection.putheader("content-length", str(len(self._BODY)))
+        self._connection.endheaders()
+
+    def send_body(self) -> int:
+        self._connection.send(self._BODY)
+        with self._connection.getresponse() as answer:
+            answer.read()
+            return answer.status
 
 
 async def until(check: Any, limit_s: float, what: str) -> None:
@@ -219,9 +256,13 @@ async def test_a_new_configuration_of_workers_and_of_routers(cluster: Cluster, l
     def told() -> set[str]:
         return {router["router"] for router in cluster.from_each_router("/workers")}
 
-    await deploy(**args(policy="baton"))
-    await until(lambda: not told() & routers, 60.0, "both routers are others")
-    await until(cluster.all_ready, 30.0, "and know the workers")
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(Kept(cluster)) for _ in range(4)]
+        assert [await asyncio.to_thread(kept.ask) for kept in idle] == [200] * 4
+        await deploy(**args(policy="baton"))
+        await until(lambda: not told() & routers, 60.0, "both routers are others")
+        await until(cluster.all_ready, 30.0, "and know the workers")
+        assert [await asyncio.to_thread(kept.ask) for kept in idle] == [200] * 4  # over connections from before
     assert names(cluster) == before
     await load.end()
 
@@ -238,3 +279,27 @@ async def test_a_new_configuration_of_workers_and_of_routers(cluster: Cluster, l
     assert [name for name in names(cluster) if name.startswith("prefill")] == [name for name in before if name.startswith("prefill")]
     await load.end()
     assert others
+
+
+async def test_a_router_dies_before_a_request_has_come_whole(cluster: Cluster) -> None:
+    """Most clients send a request's body behind its head. Whichever router was to have it, another answers."""
+    with contextlib.ExitStack() as stack:
+        begun = [stack.enter_context(Kept(cluster)) for _ in range(8)]
+        for kept in begun:
+            kept.send_head()
+        # Answered over a ninth connection: HAProxy has read the heads.
+        await until(cluster.all_ready, 30.0, "all is well")
+        cluster.home.titled(_ROUTER)[0].kill()
+        assert await asyncio.gather(*(asyncio.to_thread(kept.send_body) for kept in begun)) == [200] * 8
+
+
+async def test_a_router_dies_before_it_has_answered(cluster: Cluster) -> None:
+    """Nobody has seen a word of those answers, so another router gives them."""
+    router = cluster.home.titled(_ROUTER)[0]
+    with contextlib.ExitStack() as stack:
+        asked = [stack.enter_context(Kept(cluster)) for _ in range(8)]
+        router.suspend()
+        answers = [asyncio.create_task(asyncio.to_thread(kept.ask)) for kept in asked]
+        await until(lambda: any(answer.done() for answer in answers), 20.0, "the other router answers")
+        router.kill()
+        assert await asyncio.gather(*answers) == [200] * 8

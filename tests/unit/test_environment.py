@@ -26,6 +26,6 @@ def test_env_prints_what_a_shell_can_read():
     """`eval "$(baton env)"` sets every default in a shell that has none of them."""
     names = sorted(environment.DEFAULTS)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "BATON_"))}
-    program = f'eval "$("{sys.executable}" -m deploy.cli env)"; printf "%s\\n" ' + " ".join(f'"${name}"' for name in names)
-    said = subprocess.run(["sh", "-c", program], env=clean, capture_output=True, text=True, check=True).stdout.splitlines()
+    program = f'eval "$("{sys.executable}" -m deploy.cli env)"; printf "%s\\0" ' + " ".join(f'"${name}"' for name in names)
+    said = subprocess.run(["sh", "-c", program], env=clean, capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
     assert said == [environment.DEFAULTS[name] for name in names]
