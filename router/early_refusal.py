@@ -15,7 +15,8 @@ from router.service import WantedService
 from router.waiting import Rank, Waiting
 
 _ERRS = 1.1
-"""Predictions are a tenth off at times. Nobody is refused for less."""
+"""The time per token and the length of an answer are a tenth off at times: nobody is refused for less. The time to the first token is
+not: what is ahead of it is known."""
 _SHORTEST_S, _LONGEST_S = 1.0, 60.0
 
 
@@ -74,7 +75,7 @@ def early_refusal(
 def _missed(wanted: WantedService, predicted: Predicted) -> tuple[str, float] | None:
     """What cannot be kept, in words, and by how many seconds the wait is too long for it."""
     ttft_s, tpot_s = predicted.ttft_s, predicted.tpot_s
-    if wanted.ttft_s is not None and ttft_s is not None and ttft_s > wanted.ttft_s * _ERRS:
+    if wanted.ttft_s is not None and ttft_s is not None and ttft_s > wanted.ttft_s:
         return f"the first token would come after {_rounded(ttft_s)}, and {wanted.ttft_s:g} s is promised", ttft_s - wanted.ttft_s
     if wanted.tpot_s is not None and tpot_s is not None and tpot_s > wanted.tpot_s * _ERRS:
         return f"a token would take {tpot_s * 1000:.0f} ms, and {wanted.tpot_s * 1000:g} ms is promised", 0.0

@@ -11,7 +11,7 @@ from core.ids import LegId, WorkerId
 from router.decision_note import DecisionNote
 from router.decisions import in_short
 from router.flow import Flow
-from router.inflight import Work
+from router.inflight import Slack, Work
 from router.plan import Ask, Scored
 from router.prefix.prompt import PromptKeys
 from router.service import ORDINARY, WantedService
@@ -77,23 +77,20 @@ class Entry:
         return now_s + to_first_s + ask.expected_tokens * chosen.tpot_s
 
     @property
-    def slack_s(self) -> float | None:
-        """By how much it may be held up while it decodes and still keep its time per token, as planned; None: nothing is promised."""
+    def slack(self) -> Slack | None:
+        """By how much it may be held up while it decodes and still keep its time per token; None: nothing is promised, or predicted."""
         ask, chosen = self.asked, self.chosen
-        if ask is None or chosen is None or chosen.tpot_s is None or ask.tpot_s is None:
+        if ask is None or chosen is None or chosen.step_s is None or ask.tpot_s is None:
             return None
-        # Of the median answer: half of them are shorter and bear less; the mean is made by a few that are long and bear anything.
+        handover_s = chosen.terms.get("transfer", 0.0) + chosen.terms.get("admit", 0.0)
+        # Of the median answer: half of them are shorter and bear less. Who turns out to be longer gains with every token.
         likely = ask.likely_tokens
-        return (ask.tpot_s - chosen.tpot_s) * (likely[len(likely) // 2] if likely else ask.expected_tokens)
-
-    @property
-    def prefill_s(self) -> float:
-        """How long its prompt takes to compute, as planned; 0 where the policy predicts nothing."""
-        return self.chosen.terms.get("prefill", 0.0) if self.chosen is not None else 0.0
+        tokens = likely[len(likely) // 2] if likely else ask.expected_tokens
+        return Slack(ask.tpot_s - chosen.step_s, tokens, handover_s)
 
     def work_to_come(self, now_s: float) -> Work:
         """What it will ask of the worker it is handed over to, once its prompt is computed elsewhere."""
-        return Work(0, 0, self._held_tokens, self.context_tokens, self.ends_s(now_s), self.slack_s)
+        return Work(0, 0, self._held_tokens, self.context_tokens, self.ends_s(now_s), self.slack)
 
     def work(self, kind: LegKind, worker: WorkerId, now_s: float) -> Work:
         """What a leg that is sent now asks of its worker."""
@@ -101,9 +98,9 @@ class Entry:
         if kind is not LegKind.DECODE:
             work.prefill_tokens = work.context_tokens
             work.uncached_tokens = work.context_tokens - min(self.hits.get(worker, 0), work.context_tokens - 1)
-            work.prefill_s = self.prefill_s
+            work.stall_s = self.chosen.stall_s if self.chosen is not None else 0.0
         if kind is not LegKind.PREFILL:
-            work.decode_tokens, work.finishes_s, work.slack_s = self._held_tokens, self.ends_s(now_s), self.slack_s
+            work.decode_tokens, work.finishes_s, work.slack = self._held_tokens, self.ends_s(now_s), self.slack
         return work
 
     @property

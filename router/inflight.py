@@ -9,6 +9,22 @@ from core.ids import LegId, RequestId, WorkerId
 from router.plan import Books
 
 
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """By how much a request may be held up while it decodes and keep its promised time per token."""
+
+    token_s: float
+    """Gained with each token."""
+    tokens: float
+    """It will probably make; when it has made more, so many more will come."""
+    spent_s: float = 0.0
+    """Lost from the beginning, to the hand-over."""
+
+    def seconds(self, tokens: float) -> float:
+        """Of an answer of so many tokens."""
+        return self.token_s * tokens - self.spent_s
+
+
 @dataclass(slots=True)
 class Work:
     """What one leg, or one that is planned, asks of a worker."""
@@ -24,9 +40,9 @@ class Work:
     finishes_s: float | None = None
     """When it will probably be done, on the router's clock; None: it does not decode, or nobody knows."""
 
-    slack_s: float | None = None
-    """By how much it may be held up while it decodes and keep what it is promised; None: nothing is promised, or it does not decode."""
-    prefill_s: float = 0.0
+    slack: Slack | None = None
+    """None: nothing is promised, or it does not decode."""
+    stall_s: float = 0.0
     """For how long its prompt holds up whoever decodes there, as predicted."""
 
     @property
@@ -45,6 +61,8 @@ class _Entry:
     made_tokens: int = 0
     slack_s: float | None = None
     """As it stands on the shelf."""
+    likely_tokens: float = 0.0
+    """It is of an answer of so many."""
 
 
 @dataclass(slots=True)
@@ -117,6 +135,8 @@ class InFlight:
         if entry.work.decode_tokens:
             entry.made_tokens += tokens
             shelf.context_tokens += tokens
+            if entry.slack_s is not None and entry.made_tokens > entry.likely_tokens:
+                self._is_longer(entry, shelf)
         self.changed.add(entry.worker)
 
     def ended(self, leg: LegId, now: float) -> None:
@@ -138,6 +158,16 @@ class InFlight:
             shelf.squares -= work.squares
             work.prefill_tokens = work.uncached_tokens = 0
 
+    def _is_longer(self, entry: _Entry, shelf: _Shelf) -> None:
+        """The answer has outgrown what was likely: it will be twice as long as it is, as far as anybody knows."""
+        assert entry.slack_s is not None
+        assert entry.work.slack is not None
+        longer = 2.0 * entry.made_tokens
+        del shelf.slacks_s[bisect_left(shelf.slacks_s, entry.slack_s)]
+        entry.slack_s += entry.work.slack.token_s * (longer - entry.likely_tokens)
+        entry.likely_tokens = longer
+        insort(shelf.slacks_s, entry.slack_s)
+
     def _add(self, worker: WorkerId, work: Work) -> _Entry:
         shelf = self._shelves.setdefault(worker, _Shelf())
         entry = _Entry(worker, work, pending_tokens=work.context_tokens)
@@ -153,9 +183,10 @@ class InFlight:
             shelf.context_tokens += work.context_tokens
         if work.finishes_s is not None:
             insort(shelf.finishes_s, work.finishes_s)
-        shelf.stalled_s += work.prefill_s  # its own prompt does not hold it up: its slack begins behind that
-        if work.slack_s is not None:
-            entry.slack_s = work.slack_s + shelf.stalled_s
+        shelf.stalled_s += work.stall_s  # its own prompt does not hold it up: its slack begins behind that
+        if work.slack is not None:
+            entry.likely_tokens = work.slack.tokens
+            entry.slack_s = work.slack.seconds(work.slack.tokens) + shelf.stalled_s
             insort(shelf.slacks_s, entry.slack_s)
         self.changed.add(worker)
         return entry

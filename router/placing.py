@@ -50,6 +50,8 @@ class Placing:
         if refused is not None:
             entry.timeline.considered(ask, decision, self._clock() - entry.timeline.began_s)
             return refused
+        if self._does_harm(entry, chosen):
+            return e.NoRoom()
         self._room.tries(entry)
         entry.timeline.decided(ask, decision, self._clock() - entry.timeline.began_s)
         entry.placed(ask, chosen)
@@ -62,6 +64,10 @@ class Placing:
         """Whether somebody has room for a request whose worker has to go. If not it runs on, and the worker asks again."""
         ask = self._foresight.ask(entry, i.AskPlan(frozenset({worker})), self._clock())
         return self._balancer.is_possible(ask, self._workers.view())
+
+    def _does_harm(self, entry: Entry, chosen: Scored) -> bool:
+        """Whether a new request would break more promises than the one it keeps: then it waits until there is room for it."""
+        return self._refuses_hopeless and entry.rank is Rank.NEW and chosen.breaks > chosen.keeps
 
     def _refused(self, entry: Entry, ask: Ask, chosen: Scored, view: View) -> e.GivenUp | None:
         """Whether a new request, or in its place one that waits, is refused because what it is promised cannot be kept.

@@ -138,6 +138,14 @@ class Scored:
     """Predicted, from the request's arrival."""
     tpot_s: float | None = None
     """Predicted mean, the gap between first and second token included."""
+    keeps: float = 1.0
+    """The chance that it keeps what it is promised."""
+    breaks: float = 0.0
+    """Promises given to others that it will probably break."""
+    step_s: float | None = None
+    """A step of the worker that decodes it, when no prompt is computed beside."""
+    stall_s: float = 0.0
+    """For how long its prompt holds up those that decode where it is computed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.ids import WorkerId
 from core.step_model import StepModel
@@ -44,6 +44,8 @@ class _Prefill:
 
     queue_s: float
     prefill_s: float
+    stall_s: float
+    """The part of it that no decoding beside would take."""
     stalled: int
     """Requests decoding there, which wait meanwhile."""
 
@@ -62,6 +64,8 @@ class _Decode:
     """Their step without it."""
     step_s: float
     """With it."""
+    alone_s: float
+    """The same, if no prompt is computed beside."""
     admit_s: float
 
 
@@ -111,7 +115,7 @@ class Joint(Policy):
         """Ties are broken at random, and where other routers are at work, near ties too."""
         others = max(_others_part(view[scored.plan.prefill]), _others_part(view[scored.plan.decode]))
         cost = scored.cost * (1.0 + _HERD * others * self._rng.random()) + 1e-6 * self._rng.random()
-        return Scored(scored.plan, cost, scored.reason, scored.terms, scored.ttft_s, scored.tpot_s)
+        return replace(scored, cost=cost)
 
 
 def _best(workers: Sequence[WorkerId], cost: Callable[[WorkerId], float]) -> list[WorkerId]:
@@ -155,9 +159,10 @@ class _Pricing:
             beside_s = model.decode_s(decoding, seen.decode_context_tokens) if decoding else 0.0
             new = self._ask.prompt_tokens - cached
             steps = -(-new // budget)
-            prefill_s = model.prefill_s(new, cached, budget) + steps * max(0.0, beside_s - min(model.prefill_base_s, model.decode_base_s))
+            stall_s = model.prefill_s(new, cached, budget)
+            prefill_s = stall_s + steps * max(0.0, beside_s - min(model.prefill_base_s, model.decode_base_s))
             queue_s = self._queue_s(seen, model, beside_s) + beside_s / 2  # on average half of the step under way is left
-            found = _Prefill(queue_s, prefill_s, decoding)
+            found = _Prefill(queue_s, prefill_s, stall_s, decoding)
             self._prefills[worker] = found
         return found
 
@@ -195,7 +200,7 @@ class _Pricing:
             waits = seen.books.finishes_s
             nth = bisect_right(waits, then) + over - 1
             admit_s = waits[nth] - then if nth < len(waits) else self._output * step_s
-        return _Decode(batch, before_s, step_s, admit_s)
+        return _Decode(batch, before_s, step_s, alone_s, admit_s)
 
     def _share_of(self, seen: WorkerView) -> float:
         """The part of its time that prompts will have there: its own, or its pool's where that is more, as prompts go to whoever of the
@@ -218,22 +223,21 @@ class _Pricing:
         there = self.decode(worker, in_s)
         slower_s = self._output * (there.step_s - there.before_s)
         own_s = there.admit_s + self._output * there.step_s
-        return own_s + there.batch * slower_s + self._others_miss(worker, slower_s) - 1e-6 * self._cached(worker)
+        return own_s + there.batch * slower_s + _MISS_S * self._breaks(worker, slower_s) - 1e-6 * self._cached(worker)
 
-    def _others_miss(self, worker: WorkerId, stall_s: float) -> float:
-        """What it costs that others who decode there, and are held up so much longer, break their promises. Of other routers' requests
-        nothing is known but their number: they are taken to be like this one's."""
-        seen = self._view[worker]
-        books, others = seen.books, seen.load.others.decoding
+    def _breaks(self, worker: WorkerId, stall_s: float) -> float:
+        """How many others who decode there, and are held up so much longer, break their promises. Of other routers' requests nothing is
+        known but their number: they are taken to be like this one's."""
+        books, others = self._view[worker].books, self._view[worker].load.others.decoding
         if self._ask.tpot_s is None or stall_s <= 0.0 or not books.decoding or "misses" in self._without:
             return 0.0
-        return _MISS_S * books.broken_by(stall_s) * (1.0 + others / books.decoding)
+        return books.broken_by(stall_s) * (1.0 + others / books.decoding)
 
     def scored(self, plan: Plan) -> Scored:
         """The price of one plan."""
         ask = self._ask
         kept = plan.prefill == ask.keeper
-        first = _Prefill(0.0, 0.0, 0) if kept else self.prefill(plan.prefill)
+        first = _Prefill(0.0, 0.0, 0.0, 0) if kept else self.prefill(plan.prefill)
         transfer_s = 0.0
         if plan.is_split:
             missing = ask.prompt_tokens - self._cached(plan.decode)
@@ -246,7 +250,7 @@ class _Pricing:
             "transfer": transfer_s,
             "admit": there.admit_s,
             "decode": self._output * there.step_s,
-            "interference": there.batch * slower_s + first.stalled * first.prefill_s,
+            "interference": there.batch * slower_s + first.stalled * first.stall_s,
         }
         handover_s = transfer_s + there.admit_s
         ttft_s = ask.waited_s + first.total_s + (0.0 if ask.first_token_early else handover_s + there.step_s)
@@ -256,11 +260,22 @@ class _Pricing:
         else:
             slow = self._chance_held_up(self._view[plan.decode].card.role, tpot_s)
         miss = 1.0 - (1.0 - _chance(ttft_s, ask.ttft_s)) * (1.0 - slow)
-        stalled_s = self._others_miss(plan.prefill, first.prefill_s) if plan.is_split else 0.0
-        slowed_s = self._others_miss(plan.decode, slower_s + (0.0 if plan.is_split else first.prefill_s))
-        terms["misses"] = _MISS_S * miss + stalled_s + slowed_s
+        breaks = self._breaks(plan.prefill, first.stall_s) if plan.is_split else 0.0
+        breaks += self._breaks(plan.decode, slower_s + (0.0 if plan.is_split else first.stall_s))
+        terms["misses"] = _MISS_S * (miss + breaks)
         cost = sum(seconds for name, seconds in terms.items() if name not in self._without)
-        return Scored(plan, cost, f"{ttft_s:.3g} s to the first token, {tpot_s:.3g} s per token", terms, ttft_s, tpot_s)
+        return Scored(
+            plan,
+            cost,
+            f"{ttft_s:.3g} s to the first token, {tpot_s:.3g} s per token",
+            terms,
+            ttft_s,
+            tpot_s,
+            1.0 - miss,
+            breaks,
+            there.alone_s,
+            first.stall_s,
+        )
 
     def _chance_held_up(self, role: Role, tpot_s: float) -> float:
         """That its mean time per token is too long on a worker that goes on taking prompts: by the model, and by what happened lately."""

@@ -15,7 +15,8 @@ TABLE: dict[str, tuple[WantedService, Predicted, str | None, float]] = {
     "nothing is promised": (ORDINARY, Predicted(99.0, 9.0, 999.0), None, 0.0),
     "nothing is known": (WANTED, Predicted(None), None, 0.0),
     "in time": (WANTED, Predicted(1.0, 0.05, 5.0), None, 0.0),
-    "late by less than predictions err": (WANTED, Predicted(1.09, 0.054, 9.8), None, 0.0),
+    "slow by less than predictions err": (WANTED, Predicted(1.0, 0.054, 9.8), None, 0.0),
+    "just too late": (WANTED, Predicted(1.04), "the first token would come after 1.0 s, and 1 s is promised; try again in 1 s", 1.0),
     "the first token": (WANTED, Predicted(4.2), "the first token would come after 4.2 s, and 1 s is promised; try again in 4 s", 3.2),
     "less than a second": (
         WantedService(ttft_s=0.25),

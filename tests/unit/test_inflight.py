@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.ids import LegId, RequestId, WorkerId
-from router.inflight import InFlight, Work
+from router.inflight import InFlight, Slack, Work
 from router.plan import Books
 
 P, D = WorkerId("p"), WorkerId("d")
@@ -83,14 +84,25 @@ def test_prompts_use_up_the_slack_of_those_that_decode() -> None:
     """Whoever was there when a prompt came is held up by it, its own request is not; who has no slack left is broken no more."""
     books = InFlight()
     for leg, slack_s in ((A, 0.2), (B, 0.5)):
-        books.sent(leg, D, Work(0, 0, 40, 30, 9.0, slack_s), 0.0)
+        books.sent(leg, D, Work(0, 0, 40, 30, 9.0, Slack(slack_s / 10, 10.0)), 0.0)
     assert [books.books(D).broken_by(stall_s) for stall_s in (0.0, 0.1, 0.3, 0.6)] == [0, 0, 1, 2]
     third = LegId("c:0")
-    books.sent(third, D, Work(30, 30, 40, 30, 9.0, 0.1, prefill_s=0.3), 0.0)
+    books.sent(third, D, Work(30, 30, 40, 30, 9.0, Slack(0.01, 10.0), stall_s=0.3), 0.0)
     assert [books.books(D).broken_by(stall_s) for stall_s in (0.05, 0.15, 0.25)] == [0, 1, 2]
     for leg in (A, B, third):
         books.ended(leg, 1.0)
     assert books.books(D).broken_by(9.0) == 0
+
+
+def test_a_longer_answer_has_more_slack() -> None:
+    """Each token gains some; one that has outgrown what was likely is taken to become twice as long as it is."""
+    books = InFlight()
+    books.sent(A, D, Work(0, 0, 40, 30, 9.0, Slack(0.01, 10.0, spent_s=0.04)), 0.0)
+    assert books.books(D).slacks_s == pytest.approx((0.06,))
+    books.made(A, 10, 1.0)
+    assert books.books(D).slacks_s == pytest.approx((0.06,))
+    books.made(A, 2, 1.0)
+    assert books.books(D).slacks_s == pytest.approx((0.01 * 24 - 0.04,))
 
 
 @dataclass
@@ -119,7 +131,15 @@ def test_books_add_up(steps: list[tuple[str, int, WorkerId, int, int]]) -> None:
             books.sent(
                 leg,
                 worker,
-                Work(prefill, prefill // 2, decode, prefill + 1, now + 5.0 if decode else None, 0.5 if decode else None, 0.1),
+                Work(
+                    prefill,
+                    prefill // 2,
+                    decode,
+                    prefill + 1,
+                    now + 5.0 if decode else None,
+                    Slack(0.01, 3.0, 0.1) if decode else None,
+                    0.1,
+                ),
                 now,
             )
             model[leg] = _Modelled(worker, prefill, decode, prefill + 1)

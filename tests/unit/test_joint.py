@@ -208,8 +208,9 @@ def test_others_keep_their_promises() -> None:
 
     workers = cluster("d0", "d1", d0=with_slack(0.05), d1=with_slack(5.0))
     question = ask(1000, 10.0, tpot_s=0.1)
-    terms = {d: price(Plan(d, d), question, workers).terms["misses"] for d in (D0, D1)}
-    assert terms[D0] > 20 * 25.0 > 1.0 > terms[D1]
+    priced = {d: price(Plan(d, d), question, workers) for d in (D0, D1)}
+    assert [priced[d].breaks for d in (D0, D1)] == [20, 0]
+    assert priced[D0].terms["misses"] > 20 * 25.0 > 1.0 > priced[D1].terms["misses"]
     assert taken(question, workers) == Plan(D1, D1)
 
 

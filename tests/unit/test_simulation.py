@@ -11,6 +11,7 @@ from engine.sim_config import SimulatedEngineConfig
 from router.balancer.random_choice import Random
 from router.balancer.registry import make_policy
 from router.queue import QueueLimits
+from router.service import WantedService
 from simulation.clock import VirtualClock
 from simulation.cluster import Cluster, ClusterSpec, Pool
 from simulation.goodput import Objective, outcome
@@ -107,6 +108,18 @@ def test_a_prompt_that_is_cached_is_not_computed_again():
     assert first.cached_tokens == 0
     assert second.cached_tokens == 2048 - 64
     assert second.ttft_s < first.ttft_s / 3
+
+
+@pytest.mark.parametrize(("tpot_s", "waits"), [(0.02, True), (0.2, False), (None, False)])
+def test_a_prompt_that_would_break_a_promise_waits(tpot_s, waits):
+    """A long prompt comes while a short answer is made that cannot bear to be held up by it: it is begun when that is done."""
+    requests = [TraceRequest(0.0, 64, 20), TraceRequest(0.03, 15_000, 2)]
+    sim = cluster(0, 1, policy="baton", service=WantedService(ttft_s=10.0, tpot_s=tpot_s), max_tokens=20)
+    short, long = sim.replay(Trace("two", requests, 64))
+    assert short.is_complete
+    assert long.is_complete
+    assert (short.tpot_s < 0.007) is waits
+    assert (long.arrival_s + long.ttft_s > short.ended_s + 0.3) is waits
 
 
 def test_prefix_aware_policies_hear_of_caches():
