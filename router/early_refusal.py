@@ -17,6 +17,8 @@ from router.waiting import Rank, Waiting
 _ERRS = 1.1
 """The time per token and the length of an answer are a tenth off at times: nobody is refused for less. The time to the first token is
 not: what is ahead of it is known."""
+_HOPELESS = 0.2
+"""Nor is anybody whose chance to get its tokens in time is better than this: lengths of answers differ, and so does what they bear."""
 _SHORTEST_S, _LONGEST_S = 1.0, 60.0
 
 
@@ -30,6 +32,8 @@ class Predicted:
     """With the requests that will decode there when the prompt is done."""
     answer_s: float | None = None
     """From the first token to the last."""
+    keeps: float = 0.0
+    """The chance that each token comes in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def _missed(wanted: WantedService, predicted: Predicted) -> tuple[str, float] | 
     ttft_s, tpot_s = predicted.ttft_s, predicted.tpot_s
     if wanted.ttft_s is not None and ttft_s is not None and ttft_s > wanted.ttft_s:
         return f"the first token would come after {_rounded(ttft_s)}, and {wanted.ttft_s:g} s is promised", ttft_s - wanted.ttft_s
-    if wanted.tpot_s is not None and tpot_s is not None and tpot_s > wanted.tpot_s * _ERRS:
+    if wanted.tpot_s is not None and tpot_s is not None and tpot_s > wanted.tpot_s * _ERRS and predicted.keeps < _HOPELESS:
         return f"a token would take {tpot_s * 1000:.0f} ms, and {wanted.tpot_s * 1000:g} ms is promised", 0.0
     if wanted.deadline_s is not None and ttft_s is not None:
         done_s = ttft_s + (predicted.answer_s or 0.0)

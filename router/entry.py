@@ -12,7 +12,7 @@ from router.decision_note import DecisionNote
 from router.decisions import in_short
 from router.flow import Flow
 from router.inflight import Slack, Work
-from router.plan import Ask, Scored
+from router.plan import SLACKS, Ask, Scored
 from router.prefix.prompt import PromptKeys
 from router.service import ORDINARY, WantedService
 from router.timeline import Timeline
@@ -83,10 +83,7 @@ class Entry:
         if ask is None or chosen is None or chosen.step_s is None or ask.tpot_s is None:
             return None
         handover_s = chosen.terms.get("transfer", 0.0) + chosen.terms.get("admit", 0.0)
-        # Of the median answer: half of them are shorter and bear less. Who turns out to be longer gains with every token.
-        likely = ask.likely_tokens
-        tokens = likely[len(likely) // 2] if likely else ask.expected_tokens
-        return Slack(ask.tpot_s - chosen.step_s, tokens, handover_s)
+        return Slack(ask.tpot_s - chosen.step_s, ask.likely_tokens or (ask.expected_tokens,) * SLACKS, handover_s)
 
     def work_to_come(self, now_s: float) -> Work:
         """What it will ask of the worker it is handed over to, once its prompt is computed elsewhere."""

@@ -11,7 +11,7 @@ from core.worker import Role, WorkerCard
 from engine import expected
 from router import instructions as i
 from router.entry import Entry
-from router.plan import Ask
+from router.plan import SLACKS, Ask
 from router.predict.links import LinkModel
 from router.predict.predictor import Predictor
 from router.prefix.prefixes import Prefixes
@@ -19,7 +19,7 @@ from router.prefix.prefixes import Prefixes
 if TYPE_CHECKING:
     from vllm.v1.engine import EngineCoreRequest
 
-_PARTS = (0.1, 0.3, 0.5, 0.7, 0.9)
+_PARTS = [(number + 0.5) / SLACKS for number in range(SLACKS)]
 
 
 class Foresight:

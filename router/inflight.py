@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from core.ids import LegId, RequestId, WorkerId
-from router.plan import Books
+from router.plan import SLACKS, Books
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,15 +16,20 @@ class Slack:
     """By how much a request may be held up while it decodes and keep its promised time per token."""
 
     token_s: float
-    """Gained with each token."""
-    tokens: float
-    """It will probably make; when it has made more, so many more will come."""
+    """Gained with each token behind the first."""
+    lengths: Sequence[float]
+    """Tokens it may make, ``SLACKS`` cases that are as likely as each other, the shortest first."""
     spent_s: float = 0.0
     """Lost from the beginning, to the hand-over."""
 
+    @property
+    def step_s(self) -> float:
+        """So much longer each of its steps may take, however short it is of these."""
+        return self.token_s - self.spent_s / max(1.0, self.lengths[0] - 1.0)
+
     def seconds(self, tokens: float) -> float:
         """Of an answer of so many tokens."""
-        return self.token_s * tokens - self.spent_s
+        return self.token_s * max(0.0, tokens - 1.0) - self.spent_s
 
 
 @dataclass(slots=True)
@@ -59,10 +66,14 @@ class _Entry:
     answered: bool = False
     pending_tokens: int = 0
     made_tokens: int = 0
-    slack_s: float | None = None
-    """As it stands on the shelf."""
-    likely_tokens: float = 0.0
-    """It is of an answer of so many."""
+    is_handover: bool = False
+    """It comes with its prompt computed, and has no token yet."""
+    lengths: list[float] = field(default_factory=list)
+    """Those of its slack, without those it has outgrown."""
+    slacks_s: list[float] = field(default_factory=list)
+    """One for each, as they stand on the shelf."""
+    late_s: float = 0.0
+    """What they are more by there: ``stalled_s`` when it came."""
 
 
 @dataclass(slots=True)
@@ -83,7 +94,10 @@ class _Shelf:
     context_tokens: int = 0
     finishes_s: list[float] = field(default_factory=list)
     slacks_s: list[float] = field(default_factory=list)
+    token_slacks_s: list[float] = field(default_factory=list)
+    """What those gain with each token that gain anything."""
     stalled_s: float = 0.0
+    handovers: int = 0
 
 
 _NOTHING = _Shelf()
@@ -129,13 +143,14 @@ class InFlight:
         if not entry.answered:
             entry.answered = True
             shelf.unanswered -= 1
+            shelf.handovers -= entry.is_handover
             shelf.pending_tokens -= entry.pending_tokens
             entry.pending_tokens = 0
             self._computed(leg, entry, shelf, now)
         if entry.work.decode_tokens:
             entry.made_tokens += tokens
             shelf.context_tokens += tokens
-            if entry.slack_s is not None and entry.made_tokens > entry.likely_tokens:
+            if entry.lengths and entry.made_tokens > entry.lengths[0]:
                 self._is_longer(entry, shelf)
         self.changed.add(entry.worker)
 
@@ -159,14 +174,19 @@ class InFlight:
             work.prefill_tokens = work.uncached_tokens = 0
 
     def _is_longer(self, entry: _Entry, shelf: _Shelf) -> None:
-        """The answer has outgrown what was likely: it will be twice as long as it is, as far as anybody knows."""
-        assert entry.slack_s is not None
-        assert entry.work.slack is not None
-        longer = 2.0 * entry.made_tokens
-        del shelf.slacks_s[bisect_left(shelf.slacks_s, entry.slack_s)]
-        entry.slack_s += entry.work.slack.token_s * (longer - entry.likely_tokens)
-        entry.likely_tokens = longer
-        insort(shelf.slacks_s, entry.slack_s)
+        """The answer has outgrown a likely length. It is one of the longer ones, or twice as long as it is, as far as anybody knows."""
+        slack = entry.work.slack
+        assert slack is not None
+        for slack_s in entry.slacks_s:
+            del shelf.slacks_s[bisect_left(shelf.slacks_s, slack_s)]
+        longer = entry.lengths[bisect_left(entry.lengths, entry.made_tokens) :] or [2.0 * entry.made_tokens]
+        entry.lengths = [longer[number * len(longer) // SLACKS] for number in range(SLACKS)]
+        self._put_slacks(entry, slack, shelf)
+
+    def _put_slacks(self, entry: _Entry, slack: Slack, shelf: _Shelf) -> None:
+        entry.slacks_s = [slack.seconds(length) + entry.late_s for length in entry.lengths]
+        for slack_s in entry.slacks_s:
+            insort(shelf.slacks_s, slack_s)
 
     def _add(self, worker: WorkerId, work: Work) -> _Entry:
         shelf = self._shelves.setdefault(worker, _Shelf())
@@ -179,15 +199,18 @@ class InFlight:
         shelf.legs += 1
         shelf.unanswered += 1
         if work.decode_tokens:
+            entry.is_handover = not work.prefill_tokens
+            shelf.handovers += entry.is_handover
             shelf.decoding += 1
             shelf.context_tokens += work.context_tokens
         if work.finishes_s is not None:
             insort(shelf.finishes_s, work.finishes_s)
         shelf.stalled_s += work.stall_s  # its own prompt does not hold it up: its slack begins behind that
         if work.slack is not None:
-            entry.likely_tokens = work.slack.tokens
-            entry.slack_s = work.slack.seconds(work.slack.tokens) + shelf.stalled_s
-            insort(shelf.slacks_s, entry.slack_s)
+            entry.lengths, entry.late_s = list(work.slack.lengths), shelf.stalled_s
+            self._put_slacks(entry, work.slack, shelf)
+            if work.slack.step_s > 0.0:
+                insort(shelf.token_slacks_s, work.slack.step_s)
         self.changed.add(worker)
         return entry
 
@@ -202,13 +225,16 @@ class InFlight:
         shelf.pending_tokens -= entry.pending_tokens
         shelf.legs -= 1
         shelf.unanswered -= not entry.answered
+        shelf.handovers -= entry.is_handover and not entry.answered
         if work.decode_tokens:
             shelf.decoding -= 1
             shelf.context_tokens -= work.context_tokens + entry.made_tokens
         if work.finishes_s is not None:
             del shelf.finishes_s[bisect_left(shelf.finishes_s, work.finishes_s)]
-        if entry.slack_s is not None:
-            del shelf.slacks_s[bisect_left(shelf.slacks_s, entry.slack_s)]
+        for slack_s in entry.slacks_s:
+            del shelf.slacks_s[bisect_left(shelf.slacks_s, slack_s)]
+        if work.slack is not None and work.slack.step_s > 0.0:
+            del shelf.token_slacks_s[bisect_left(shelf.token_slacks_s, work.slack.step_s)]
         self.changed.add(entry.worker)
 
     def books(self, worker: WorkerId) -> Books:
@@ -225,6 +251,8 @@ class InFlight:
             tuple(shelf.finishes_s),
             tuple(shelf.slacks_s),
             shelf.stalled_s,
+            shelf.token_slacks_s[0] if shelf.token_slacks_s else math.inf,
+            shelf.handovers,
         )
 
     def prefill_tokens(self, worker: WorkerId) -> int:

@@ -37,15 +37,15 @@ class Placing:
             entry.held = None
         self._workers.inflight.unplanned(entry.flow.request)
         entry.timeline.losses = entry.flow.losses_ever
-        if self._room.must_wait(entry):
-            return e.NoRoom()
         ask, view = self._foresight.ask(entry, order, self._clock()), self._workers.view()
+        if self._room.must_wait(entry):
+            return self._too_late(entry, ask, view) or e.NoRoom()
         decision = self._balancer.choose(ask, view)
         chosen = decision.chosen
         if chosen is None:
             if decision.hopeless and entry.rank is Rank.NEW and self._workers.all_up:
                 return e.GivenUp(e.FailKind.ENGINE, "; ".join(f"{worker}: {reason}" for worker, reason in decision.rejected.items()))
-            return e.NoRoom()
+            return self._too_late(entry, ask, view) or e.NoRoom()
         refused = self._refused(entry, ask, chosen, view)
         if refused is not None:
             entry.timeline.considered(ask, decision, self._clock() - entry.timeline.began_s)
@@ -69,19 +69,38 @@ class Placing:
         """Whether a new request would break more promises than the one it keeps: then it waits until there is room for it."""
         return self._refuses_hopeless and entry.rank is Rank.NEW and chosen.breaks > chosen.keeps
 
+    def _too_late(self, entry: Entry, ask: Ask, view: View) -> e.GivenUp | None:
+        """Whether a new request that has to wait will do so for too long: it is refused at once, rather than when that has happened."""
+        measured = all(seen.load.step is not None for seen in view.values())
+        is_new = entry.rank is Rank.NEW and entry.entered_s is None and not entry.timeline.attempts
+        if not is_new or not self._refuses_hopeless or ask.ttft_s is None or not measured or not view:
+            return None
+        queue = self._room.queue
+        soonest_s = self._balancer.soonest_s(ask, view, queue.tokens_ahead(ask.now_s, entry.service))
+        if soonest_s is None:
+            return None
+        return self._given_up(entry, Predicted(soonest_s), ask.now_s)
+
     def _refused(self, entry: Entry, ask: Ask, chosen: Scored, view: View) -> e.GivenUp | None:
         """Whether a new request, or in its place one that waits, is refused because what it is promised cannot be kept.
 
         Only by predictions from measured steps: by others a cluster might refuse everything, and never learn better.
         """
-        service, now_s, room = entry.service, ask.now_s, self._room
+        service, now_s = entry.service, ask.now_s
         measured = all(view[worker].load.step is not None for worker in (chosen.plan.prefill, chosen.plan.decode) if worker in view)
         wanted = self._refuses_hopeless and service.has_objective and measured
         if not wanted or entry.rank is not Rank.NEW or entry.timeline.attempts:
             return None
         answer_s = None if chosen.tpot_s is None else ask.expected_tokens * chosen.tpot_s
-        predicted = Predicted(chosen.ttft_s, chosen.tpot_s, answer_s)
-        refusal = early_refusal(service, predicted, room.queue.in_turn(now_s), now_s, room.queue.retry_after_s(now_s, 1.0))
+        ttft_s = chosen.ttft_s
+        if ttft_s is not None:
+            ttft_s += self._foresight.predictor.ttft_late_s(view[chosen.plan.prefill].card.role)
+        return self._given_up(entry, Predicted(ttft_s, chosen.tpot_s, answer_s, chosen.keeps), now_s)
+
+    def _given_up(self, entry: Entry, predicted: Predicted, now_s: float) -> e.GivenUp | None:
+        """It is, or another one in its place is; or nobody."""
+        room = self._room
+        refusal = early_refusal(entry.service, predicted, room.queue.in_turn(now_s), now_s, room.queue.retry_after_s(now_s, 1.0))
         if refusal is None:
             return None
         if refusal.instead is None:

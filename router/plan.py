@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,9 @@ from dataclasses import dataclass, field
 
 from core.ids import RequestId, WorkerId
 from core.worker import WorkerCard, WorkerLoad
+
+SLACKS = 5
+"""Lengths that an answer may have, as likely as each other, by which it is judged what it can bear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +80,20 @@ class Books:
     finishes_s: Sequence[float] = ()
     """When those will probably be done, in order."""
     slacks_s: Sequence[float] = ()
-    """By how much each may be held up and still keep its time per token, in order, each less ``stalled_s``."""
+    """By how much each may be held up and still keep its time per token, in order, each less ``stalled_s``: ``SLACKS`` for each, as
+    nobody knows how long its answer will be."""
     stalled_s: float = 0.0
     """Seconds for which prompts computed there have held up, or will, whoever decodes there: all together since the beginning."""
+    token_slack_s: float = math.inf
+    """So much longer each of their steps may take without end, and all of them keep their time per token."""
+    handovers: int = 0
+    """Legs that will come, or have, with their prompt computed elsewhere, and have no token yet. A prompt computed here does not let them
+    in before it is done: what of a step's tokens is left by those that run goes to it."""
 
-    def broken_by(self, stall_s: float) -> int:
-        """How many of those that decode, and would keep their time per token, would not if they were held up so much longer."""
-        return bisect_left(self.slacks_s, self.stalled_s + stall_s) - bisect_left(self.slacks_s, self.stalled_s)
+    def broken_by(self, stall_s: float) -> float:
+        """How many of those that decode, and would keep their time per token, would not if they were held up so much longer, on
+        average."""
+        return (bisect_left(self.slacks_s, self.stalled_s + stall_s) - bisect_left(self.slacks_s, self.stalled_s)) / SLACKS
 
     def decoding_at(self, then_s: float, now_s: float) -> int:
         """How many of them will still run at ``then_s``. One that has outlived its prediction runs on, as far as anybody knows."""

@@ -165,10 +165,13 @@ class RequestQueue:
         nothing to go by."""
         if not self._tokens:
             return 0.0
-        new_ahead = self._lanes.tokens if service is None else self._lanes.tokens_ahead(service, now)
-        ahead = self._tokens - self._lanes.tokens + new_ahead
+        ahead = self._tokens if service is None else self.tokens_ahead(now, service)
         rate = self._rate.per_second(now, self._tokens / len(self._waiting))
         return None if rate is None else ahead / rate
+
+    def tokens_ahead(self, now: float, service: WantedService) -> float:
+        """Tokens to be computed for those that wait before a new request that is to get ``service``."""
+        return self._tokens - self._lanes.tokens + self._lanes.tokens_ahead(service, now)
 
     def full(self, now: float, requests: int = 1, service: WantedService = ORDINARY) -> str | None:
         """Why so many new requests cannot wait here, in words for their client; None while there is room, or others make way."""
@@ -182,6 +185,8 @@ class RequestQueue:
                 return f"{len(self._lanes)} requests are waiting, and {limits.max_requests} may"
             if self._tokens >= limits.max_tokens:
                 return f"{self._tokens} prompt tokens are waiting, and {limits.max_tokens} may"
+        if limits.refuse_hopeless and service.ttft_s is not None:
+            return None  # when its first token will come is predicted better once it has been read
         longest_s = limits.predicted_wait_s(service)
         if self._lanes.oldest_s(service, now) > longest_s:
             return f"requests have been waiting for more than {longest_s:g} s"

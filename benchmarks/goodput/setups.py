@@ -27,7 +27,7 @@ MODEL = "h100-llama-3.1-8b-tp1"
 BLOCK_TOKENS = 128
 KV_TOKENS = 409_600
 """50 GiB of KV cache: 0.9 of 80 GB, less 16 GB of weights and what a step of 8,192 tokens needs."""
-PREFILL_STEP_TOKENS = 8192
+PREFILL_STEP_TOKENS = 2048
 MAX_TOKENS = 2048
 TRACES = Path(__file__).parents[1] / "traces"
 _TRACE_SEED = 1

@@ -30,6 +30,9 @@ class Oracle(Protocol):
     def foretell(self, ask: Ask, plan: Plan, view: View) -> Scored:
         """With its terms, its ``ttft_s`` and its ``tpot_s``."""
 
+    def soonest_s(self, ask: Ask, view: View, ahead_tokens: float) -> float:
+        """When its first token will come, from its arrival, if it waits until workers have taken on so many tokens for others."""
+
     def chosen(self, ask: Ask, best: Scored) -> None:
         """Told which plan is followed."""
 
@@ -47,9 +50,12 @@ class Balancer:
         stopwatch: Callable[[], float] = time.perf_counter,
         oracle: Oracle | None = None,
     ) -> None:
-        """``oracle`` predicts what a policy that only compares workers does not: then its requests, too, can be refused early."""
+        """``oracle`` predicts what a policy that only compares workers does not: then its requests, too, can be refused early. It may be
+        the policy itself."""
         self._policy = policy
-        self._oracle = oracle
+        self._predicts = oracle
+        same: object = policy
+        self._oracle = oracle if oracle is not same else None
         self._rng = rng or random.Random()
         self._stopwatch = stopwatch
 
@@ -68,9 +74,18 @@ class Balancer:
         best = min(scored, key=lambda candidate: candidate.cost)
         if best.ttft_s is None and self._oracle is not None:
             foretold = self._oracle.foretell(ask, best.plan, view)
-            best = replace(best, terms=foretold.terms, ttft_s=foretold.ttft_s, tpot_s=foretold.tpot_s)
+            best = replace(best, terms=foretold.terms, ttft_s=foretold.ttft_s, tpot_s=foretold.tpot_s, keeps=foretold.keeps)
+        if best.plan.prefill in possible.full:
+            return Decision(None, (), rejected, f"waits for {best.plan.prefill}", took_s=self._stopwatch() - began_s)
         kept = heapq.nsmallest(_KEPT, scored, key=lambda candidate: candidate.cost)
         return Decision(best, kept, rejected, possible.kind, took_s=self._stopwatch() - began_s)
+
+    def soonest_s(self, ask: Ask, view: View, ahead_tokens: float) -> float | None:
+        """When the first token of a request for which nobody has room will come, from its arrival; None: nobody can tell."""
+        if self._predicts is None:
+            return None
+        some = self._some(ask, view)
+        return self._predicts.soonest_s(ask, some, ahead_tokens * len(some) / len(view))
 
     def follow(self, ask: Ask, chosen: Scored) -> None:
         """A decision is carried out. One that is not has no part in what policies remember."""

@@ -26,6 +26,9 @@ class Predictions(Protocol):
     def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
         """How long a hand-off of so many bytes takes."""
 
+    def ttft_late_s(self, role: Role) -> float:
+        """By how much first tokens of workers with this role may well be later than predicted."""
+
     def slower_alone(self, role: Role, ratio: float, now: float) -> tuple[int, int]:
         """How many answers, of how many lately made by one worker of this role alone, took more than ``ratio`` times the predicted
         time per token."""

@@ -35,6 +35,8 @@ class Candidates:
     """Workers that are in none, and why."""
     kind: str
     """In words, what kind of plans these are."""
+    full: Sequence[WorkerId] = ()
+    """Prefill workers that have no room now and will have soon: waiting for one may be better than any plan that is possible now."""
 
     def __bool__(self) -> bool:
         return bool((self.prefill and self.decode) or self.alone)
@@ -79,7 +81,9 @@ def candidates(ask: Ask, view: View, alone: Alone = Alone.NEVER) -> Candidates:
             alone = Alone.DECODE
         pools: dict[Alone, Sequence[WorkerId]] = {Alone.NEVER: (), Alone.DECODE: readers, Alone.ANY: (*readers, *able)}
         whole = [worker for worker in pools[alone] if no_room_for_all(view[worker], ask.prompt_tokens) is None]
-        return Candidates(able, readers, whole, rejected, "split, or alone where that is better" if whole else "split over two workers")
+        full = [worker for worker in prefill if worker in rejected] if whole and readers else []
+        kind = "split, or alone where that is better" if whole else "split over two workers"
+        return Candidates(able, readers, whole, rejected, kind, full)
     if ask.splittable:
         pool, why = decode or prefill, f"no {'decode' if prefill else 'prefill'} worker is ready"
     else:

@@ -45,7 +45,9 @@ class _Prefill:
     queue_s: float
     prefill_s: float
     stall_s: float
-    """The part of it that no decoding beside would take."""
+    """By how much it holds up whoever decodes there."""
+    step_stall_s: float
+    """By how much it makes one step of theirs longer."""
     stalled: int
     """Requests decoding there, which wait meanwhile."""
 
@@ -80,16 +82,17 @@ class Joint(Policy):
         self._rng = rng
         self._without = without
         self._share = PrefillShare()
+        self._handed = PrefillShare()
         self.alone = Alone.NEVER if "alone" in without else Alone.ANY  # type: ignore[misc]  # for everybody else it never differs
 
     def decide(self, ask: Ask, candidates: Candidates, view: View) -> list[Scored]:
         """The pairs of the workers that are best on their side, and the best singles."""
-        pricing = _Pricing(ask, view, self._predictions, self._share, self._without)
+        pricing = _Pricing(ask, view, self._predictions, self._share, self._handed, self._without)
 
         def to_prefill_s(worker: WorkerId) -> float:
             return 0.0 if worker == ask.keeper else pricing.prefill(worker).total_s
 
-        prefill = _best(candidates.prefill, to_prefill_s)
+        prefill = _best([*candidates.prefill, *candidates.full], to_prefill_s)
         soonest_s = to_prefill_s((prefill or candidates.alone)[0])
         decode = _best(candidates.decode, lambda d: pricing.decoding_s(d, soonest_s))
         alone = _best(candidates.alone, lambda w: pricing.prefill(w).total_s + pricing.decoding_s(w, soonest_s))
@@ -97,19 +100,27 @@ class Joint(Policy):
         return [self._blurred(pricing.scored(plan), view) for plan in plans]
 
     def score(self, ask: Ask, candidates: Sequence[Plan], view: View) -> list[Scored]:
-        pricing = _Pricing(ask, view, self._predictions, self._share, self._without)
+        pricing = _Pricing(ask, view, self._predictions, self._share, self._handed, self._without)
         return [self._blurred(pricing.scored(plan), view) for plan in candidates]
 
     def foretell(self, ask: Ask, plan: Plan, view: View) -> Scored:
         """What is to be expected of one plan, whoever has chosen it."""
-        return _Pricing(ask, view, self._predictions, self._share, self._without).scored(plan)
+        return _Pricing(ask, view, self._predictions, self._share, self._handed, self._without).scored(plan)
+
+    def soonest_s(self, ask: Ask, view: View, ahead_tokens: float) -> float:
+        """When its first token will come, from its arrival, if it waits until workers have taken on so many tokens for others."""
+        pricing = _Pricing(ask, view, self._predictions, self._share, self._handed, self._without)
+        return ask.waited_s + pricing.soonest_s(ahead_tokens)
 
     def chosen(self, ask: Ask, best: Scored) -> None:
         if best.plan.prefill != ask.keeper:
-            self._share.took(best.plan.prefill, best.terms.get("prefill", 0.0), ask.now_s)
+            self._share.took(best.plan.prefill, best.stall_s, ask.now_s)
+        if best.plan.is_split:
+            self._handed.took(best.plan.decode, 1.0, ask.now_s)
 
     def forget(self, worker: WorkerId) -> None:
         self._share.forget(worker)
+        self._handed.forget(worker)
 
     def _blurred(self, scored: Scored, view: View) -> Scored:
         """Ties are broken at random, and where other routers are at work, near ties too."""
@@ -132,16 +143,18 @@ def _others_part(seen: WorkerView) -> float:
 class _Pricing:
     """One decision: prices, each worked out once."""
 
-    def __init__(self, ask: Ask, view: View, predictions: Predictions, share: PrefillShare, without: frozenset[str]) -> None:
+    def __init__(
+        self, ask: Ask, view: View, predictions: Predictions, share: PrefillShare, handed: PrefillShare, without: frozenset[str]
+    ) -> None:
         self._ask = ask
         self._view = view
         self._predictions = predictions
         self._share = share
+        self._handed = handed
         self._without = without
         self._output = max(1.0, ask.expected_tokens)
         self._prefills: dict[WorkerId, _Prefill] = {}
         self._decodings_s: dict[WorkerId, float] = {}
-        self._pool_shares: dict[Role, float] = {}
 
     def _cached(self, worker: WorkerId) -> int:
         """Tokens of the prompt that need not be computed there. The last one always is."""
@@ -159,12 +172,23 @@ class _Pricing:
             beside_s = model.decode_s(decoding, seen.decode_context_tokens) if decoding else 0.0
             new = self._ask.prompt_tokens - cached
             steps = -(-new // budget)
-            stall_s = model.prefill_s(new, cached, budget)
-            prefill_s = stall_s + steps * max(0.0, beside_s - min(model.prefill_base_s, model.decode_base_s))
+            alone_s = model.prefill_s(new, cached, budget)
+            stall_s = alone_s - steps * min(model.prefill_base_s, model.decode_base_s)
+            prefill_s = stall_s + steps * beside_s if decoding else alone_s
             queue_s = self._queue_s(seen, model, beside_s) + beside_s / 2  # on average half of the step under way is left
-            found = _Prefill(queue_s, prefill_s, stall_s, decoding)
+            found = _Prefill(queue_s, prefill_s, stall_s, stall_s / steps, decoding)
             self._prefills[worker] = found
         return found
+
+    def soonest_s(self, ahead_tokens: float) -> float:
+        """Until the prompt is computed where that is soonest, behind so many tokens that are for nobody yet and go to all alike."""
+        takers = [worker for worker, seen in self._view.items() if seen.card.role is Role.PREFILL] or list(self._view)
+        speed = 0.0
+        for worker in takers:
+            seen = self._view[worker]
+            model, budget = self._predictions.step_model(seen), seen.card.facts.max_num_batched_tokens
+            speed += budget / max(1e-9, model.prefill_s(budget, 0, budget))
+        return min(self.prefill(worker).total_s for worker in takers) + ahead_tokens / speed
 
     def _queue_s(self, seen: WorkerView, model: StepModel, beside_s: float) -> float:
         """Until all that is ahead there has been computed; what of the first prompt is done is known by the clock."""
@@ -192,25 +216,28 @@ class _Pricing:
         mine = ask.prompt_tokens + int(self._output / 2)
         alone_s = model.decode_s(batch + 1, context + mine)
         busy = 1.0 - min(0.9, self._share_of(seen))
-        before_s = model.decode_s(batch, context) / busy
-        step_s = alone_s / busy
+        before_s = model.decode_s(batch, context)
+        # However many prompts come, a step computes no more of them than its budget.
+        budget = seen.card.facts.max_num_batched_tokens
+        most_s = model.prefill_s(budget, 0, budget)
+        before_s = min(before_s / busy, before_s + most_s)
+        step_s = min(alone_s / busy, alone_s + most_s)
         over = batch + 1 - seen.card.facts.max_num_seqs
-        admit_s = 0.0
+        admit_s = step_s / 2  # on average half of the step under way is left
         if over > 0:
             waits = seen.books.finishes_s
             nth = bisect_right(waits, then) + over - 1
-            admit_s = waits[nth] - then if nth < len(waits) else self._output * step_s
+            admit_s += waits[nth] - then if nth < len(waits) else self._output * step_s
+        if seen.books.uncached_tokens or seen.load.others.prompt_tokens:
+            # What of a step's tokens the running ones leave is the first prompt's: whoever comes meanwhile is let in behind them all.
+            admit_s = max(admit_s, self.prefill(worker).queue_s - in_s)
         return _Decode(batch, before_s, step_s, alone_s, admit_s)
 
     def _share_of(self, seen: WorkerView) -> float:
         """The part of its time that prompts will have there: its own, or its pool's where that is more, as prompts go to whoever of the
         pool has least to do."""
-        role, now = seen.card.role, self._ask.now_s
-        pool = self._pool_shares.get(role)
-        if pool is None:
-            shares = [self._share.of(worker, now) for worker, other in self._view.items() if other.card.role is role]
-            pool = self._pool_shares[role] = sum(shares) / len(shares)
-        return max(pool, self._share.of(seen.card.worker, now))
+        now = self._ask.now_s
+        return max(self._share.mean(seen.card.role, self._view, now), self._share.of(seen.card.worker, now))
 
     def decoding_s(self, worker: WorkerId, in_s: float) -> float:
         """The cost as far as it concerns the decode worker alone, to find the best; worked out once, for one ``in_s``."""
@@ -229,15 +256,41 @@ class _Pricing:
         """How many others who decode there, and are held up so much longer, break their promises. Of other routers' requests nothing is
         known but their number: they are taken to be like this one's."""
         books, others = self._view[worker].books, self._view[worker].load.others.decoding
-        if self._ask.tpot_s is None or stall_s <= 0.0 or not books.decoding or "misses" in self._without:
+        if stall_s <= 0.0 or not books.decoding or "misses" in self._without:
             return 0.0
         return books.broken_by(stall_s) * (1.0 + others / books.decoding)
+
+    def _broken_by_prompt(self, worker: WorkerId, first: _Prefill) -> float:
+        """How many others break their promises if this prompt is computed there.
+
+        One that makes no step longer than all that decode there can bear breaks none of theirs, however many steps it takes. But those
+        that are handed over there meanwhile are not let in before it is done: what of a step's tokens the running ones leave is its.
+        """
+        if first.stall_s <= 0.0 or "misses" in self._without:
+            return 0.0
+        seen = self._view[worker]
+        comes = self._handed.mean(seen.card.role, self._view, self._ask.now_s) * first.stall_s
+        till_s = first.queue_s + first.stall_s
+        part = self._part_broken_by(worker, till_s) - self._part_broken_by(worker, first.queue_s)
+        harmless = not seen.books.handovers and first.step_stall_s <= seen.books.token_slack_s
+        return comes * part + (0.0 if harmless else self._breaks(worker, first.stall_s))
+
+    def _part_broken_by(self, worker: WorkerId, stall_s: float) -> float:
+        """Of requests like this one that are handed over to the worker, those that cannot be held up so long before their second token."""
+        ask, seen = self._ask, self._view[worker]
+        if ask.tpot_s is None or not ask.likely_tokens:
+            return 0.0
+        step_s = self._predictions.step_model(seen).decode_s(seen.decoding + 1, seen.decode_context_tokens + ask.prompt_tokens)
+        sender = next((other for other, seen in self._view.items() if seen.card.role is Role.PREFILL), worker)
+        moved = ask.prompt_tokens * self._predictions.kv_bytes_per_token
+        spent_s = stall_s + self._predictions.transfer_s(sender, worker, moved) + step_s / 2
+        return sum((ask.tpot_s - step_s) * (tokens - 1.0) < spent_s for tokens in ask.likely_tokens) / len(ask.likely_tokens)
 
     def scored(self, plan: Plan) -> Scored:
         """The price of one plan."""
         ask = self._ask
         kept = plan.prefill == ask.keeper
-        first = _Prefill(0.0, 0.0, 0.0, 0) if kept else self.prefill(plan.prefill)
+        first = _Prefill(0.0, 0.0, 0.0, 0.0, 0) if kept else self.prefill(plan.prefill)
         transfer_s = 0.0
         if plan.is_split:
             missing = ask.prompt_tokens - self._cached(plan.decode)
@@ -259,9 +312,9 @@ class _Pricing:
             slow = self._chance_slow(there.step_s, handover_s if ask.first_token_early else 0.0)
         else:
             slow = self._chance_held_up(self._view[plan.decode].card.role, tpot_s)
-        miss = 1.0 - (1.0 - _chance(ttft_s, ask.ttft_s)) * (1.0 - slow)
-        breaks = self._breaks(plan.prefill, first.stall_s) if plan.is_split else 0.0
-        breaks += self._breaks(plan.decode, slower_s + (0.0 if plan.is_split else first.stall_s))
+        late_s = self._predictions.ttft_late_s(self._view[plan.prefill].card.role) if plan.prefill in self._view else 0.0
+        miss = 1.0 - (1.0 - _chance(ttft_s + late_s, ask.ttft_s)) * (1.0 - slow)
+        breaks = self._broken_by_prompt(plan.prefill, first) + self._breaks(plan.decode, slower_s)
         terms["misses"] = _MISS_S * (miss + breaks)
         cost = sum(seconds for name, seconds in terms.items() if name not in self._without)
         return Scored(

@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass
 
 from core.ids import WorkerId
+from core.worker import Role
+from router.plan import View
 
 _MEMORY_S = 10.0
+_FRESH_S = 0.1
 _BEGUN_S = 1.0
 """So much time counts as gone from the beginning: one prompt in the first millisecond is no sign of a full load."""
 
@@ -25,6 +28,7 @@ class PrefillShare:
         self._memory_s = memory_s
         self._sums: dict[WorkerId, _Sum] = {}
         self._began_s: float | None = None
+        self._means: dict[Role, tuple[float, float]] = {}
 
     def took(self, worker: WorkerId, prefill_s: float, now: float) -> None:
         """The worker was given a prompt that will take so long."""
@@ -40,9 +44,19 @@ class PrefillShare:
         seen_s = now - self._began_s + _BEGUN_S
         return left_s / (self._memory_s * (1.0 - math.exp(-seen_s / self._memory_s)))
 
+    def mean(self, role: Role, view: View, now: float) -> float:
+        """Of all workers with this role; as it was at most a tenth of a second ago, as it changes in seconds."""
+        at_s, found = self._means.get(role, (-math.inf, 0.0))
+        if not at_s <= now < at_s + _FRESH_S:
+            parts = [self.of(worker, now) for worker, seen in view.items() if seen.card.role is role]
+            found = sum(parts) / len(parts)
+            self._means[role] = now, found
+        return found
+
     def forget(self, worker: WorkerId) -> None:
         """The worker is gone."""
         self._sums.pop(worker, None)
+        self._means.clear()
 
     def _left_s(self, worker: WorkerId, now: float) -> float:
         found = self._sums.get(worker)

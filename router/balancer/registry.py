@@ -50,4 +50,4 @@ def make_balancer(name: str, rng: random.Random, predictions: Predictions) -> Ba
 
 def balancer_of(policy: Policy, rng: random.Random, predictions: Predictions) -> Balancer:
     """A balancer that predicts by itself what ``policy`` does not: requests are refused early under every one."""
-    return Balancer(policy, rng, oracle=None if isinstance(policy, Joint) else Joint(predictions, rng))
+    return Balancer(policy, rng, oracle=policy if isinstance(policy, Joint) else Joint(predictions, rng))

@@ -25,6 +25,11 @@ class Extra:
             del self._ordered[bisect_left(self._ordered, self._newest.popleft())]
 
     @property
+    def late_s(self) -> float:
+        """What nine in ten do not exceed; at least ``seconds``."""
+        return self._ordered[len(self._ordered) * 9 // 10] if len(self._ordered) >= self._enough else 0.0
+
+    @property
     def seconds(self) -> float:
         """To be added to a prediction; below 0 where predictions are too long."""
         return self._ordered[len(self._ordered) // 2] if len(self._ordered) >= self._enough else 0.0

@@ -25,6 +25,7 @@ TABLE: dict[str, tuple[WantedService, Predicted, str | None, float]] = {
         1.0,
     ),
     "each token": (WANTED, Predicted(0.5, 0.08), "a token would take 80 ms, and 50 ms is promised; try again in 1 s", 1.0),
+    "slow, with a fair chance": (WANTED, Predicted(0.5, 0.08, 5.0, keeps=0.3), None, 0.0),
     "the whole": (
         WANTED,
         Predicted(0.5, 0.04, 20.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.ids import LegId, RequestId, WorkerId
 from router.inflight import InFlight, Slack, Work
-from router.plan import Books
+from router.plan import SLACKS, Books
 
 P, D = WorkerId("p"), WorkerId("d")
 A, B = LegId("a:0"), LegId("b:0")
@@ -69,7 +70,7 @@ def test_those_that_decode_count_with_all_their_tokens() -> None:
     books.planned(RequestId("a"), D, Work(0, 0, 160, 100, 9.0))
     books.sent(B, D, Work(0, 0, 40, 30, 5.0), 0.0)
     books.made(B, 4, 1.0)
-    assert books.books(D) == Books(1, decoding=2, context_tokens=134, finishes_s=(5.0, 9.0))
+    assert books.books(D) == Books(1, decoding=2, context_tokens=134, finishes_s=(5.0, 9.0), handovers=1)
     books.unplanned(RequestId("a"))
     assert books.books(D) == Books(0, decoding=1, context_tokens=34, finishes_s=(5.0,))
 
@@ -84,10 +85,10 @@ def test_prompts_use_up_the_slack_of_those_that_decode() -> None:
     """Whoever was there when a prompt came is held up by it, its own request is not; who has no slack left is broken no more."""
     books = InFlight()
     for leg, slack_s in ((A, 0.2), (B, 0.5)):
-        books.sent(leg, D, Work(0, 0, 40, 30, 9.0, Slack(slack_s / 10, 10.0)), 0.0)
+        books.sent(leg, D, Work(0, 0, 40, 30, 9.0, Slack(slack_s / 10, (11.0,) * SLACKS)), 0.0)
     assert [books.books(D).broken_by(stall_s) for stall_s in (0.0, 0.1, 0.3, 0.6)] == [0, 0, 1, 2]
     third = LegId("c:0")
-    books.sent(third, D, Work(30, 30, 40, 30, 9.0, Slack(0.01, 10.0), stall_s=0.3), 0.0)
+    books.sent(third, D, Work(30, 30, 40, 30, 9.0, Slack(0.01, (11.0,) * SLACKS), stall_s=0.3), 0.0)
     assert [books.books(D).broken_by(stall_s) for stall_s in (0.05, 0.15, 0.25)] == [0, 1, 2]
     for leg in (A, B, third):
         books.ended(leg, 1.0)
@@ -95,14 +96,46 @@ def test_prompts_use_up_the_slack_of_those_that_decode() -> None:
 
 
 def test_a_longer_answer_has_more_slack() -> None:
-    """Each token gains some; one that has outgrown what was likely is taken to become twice as long as it is."""
+    """Each token behind the first gains some. Who has outgrown a likely length is of the longer ones, or becomes twice as long as it is."""
     books = InFlight()
-    books.sent(A, D, Work(0, 0, 40, 30, 9.0, Slack(0.01, 10.0, spent_s=0.04)), 0.0)
-    assert books.books(D).slacks_s == pytest.approx((0.06,))
-    books.made(A, 10, 1.0)
-    assert books.books(D).slacks_s == pytest.approx((0.06,))
-    books.made(A, 2, 1.0)
-    assert books.books(D).slacks_s == pytest.approx((0.01 * 24 - 0.04,))
+    books.sent(A, D, Work(0, 0, 40, 30, 9.0, Slack(0.01, (5.0, 9.0, 17.0, 33.0, 65.0), spent_s=0.05)), 0.0)
+
+    def lengths() -> list[float]:
+        return [round((slack_s + 0.05) / 0.01) + 1 for slack_s in books.books(D).slacks_s]
+
+    assert lengths() == [5, 9, 17, 33, 65]
+    assert books.books(D).broken_by(0.1) == pytest.approx(1 / SLACKS)  # of 5 tokens it is lost already, of 9 it would be
+    books.made(A, 5, 1.0)
+    assert lengths() == [5, 9, 17, 33, 65]
+    books.made(A, 1, 1.0)
+    assert lengths() == [9, 9, 17, 33, 65]
+    books.made(A, 60, 1.0)
+    assert lengths() == [132] * 5
+
+
+def test_how_much_longer_every_step_may_take() -> None:
+    """By the one that bears least: by the shortest answer it may be, hand-over included. Whoever bears nothing does not count."""
+    books = InFlight()
+    assert books.books(D).token_slack_s == math.inf
+    for leg, token_s, spent_s in ((A, 0.02, 0.04), (B, 0.012, 0.0), (LegId("c:0"), 0.01, 0.2)):
+        books.sent(leg, D, Work(0, 0, 40, 30, 9.0, Slack(token_s, (5.0,) * SLACKS, spent_s)), 0.0)
+    assert books.books(D).token_slack_s == pytest.approx(0.02 - 0.04 / 4)
+    books.ended(A, 1.0)
+    assert books.books(D).token_slack_s == pytest.approx(0.012)
+
+
+def test_handovers_count_until_their_first_token() -> None:
+    """Planned or sent, with the prompt computed elsewhere; a leg that computes its own is none."""
+    books = InFlight()
+    books.planned(RequestId("a"), D, Work(0, 0, 160, 100, 9.0))
+    books.sent(B, D, Work(0, 0, 40, 30, 5.0), 0.0)
+    books.sent(LegId("c:0"), D, Work(30, 30, 40, 30, 9.0), 0.0)
+    assert books.books(D).handovers == 2
+    books.made(B, 1, 1.0)
+    assert books.books(D).handovers == 1
+    books.unplanned(RequestId("a"))
+    books.ended(B, 2.0)
+    assert books.books(D).handovers == 0
 
 
 @dataclass
@@ -137,7 +170,7 @@ def test_books_add_up(steps: list[tuple[str, int, WorkerId, int, int]]) -> None:
                     decode,
                     prefill + 1,
                     now + 5.0 if decode else None,
-                    Slack(0.01, 3.0, 0.1) if decode else None,
+                    Slack(0.01, (3.0,) * SLACKS, 0.1) if decode else None,
                     0.1,
                 ),
                 now,
@@ -160,7 +193,7 @@ def test_books_add_up(steps: list[tuple[str, int, WorkerId, int, int]]) -> None:
             assert books.unanswered(name) == sum(not entry.answered for entry in there)
             assert (
                 len(books.books(name).finishes_s)
-                == len(books.books(name).slacks_s)
+                == len(books.books(name).slacks_s) / SLACKS
                 == books.books(name).decoding
                 == sum(entry.decode > 0 for entry in there)
             )

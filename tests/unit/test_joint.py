@@ -38,6 +38,9 @@ class Known:
     def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
         return transfer_bytes / self.bytes_per_s
 
+    def ttft_late_s(self, role: Role) -> float:
+        return 0.0
+
     def slower_alone(self, role: Role, ratio: float, now: float) -> tuple[int, int]:
         return self.slower
 
@@ -93,14 +96,14 @@ def test_every_term_is_what_it_says() -> None:
             "queue": 2 * 0.01 + 2000 * 1e-4,
             "prefill": 0.01 + 1000 * 1e-4,
             "transfer": 500 * 100_000 / 1e9,
-            "admit": 0.0,
+            "admit": step_s / 2,
             "decode": 100 * step_s,
             "interference": 10 * 100 * (step_s - before_s),
             "misses": 0.0,
         }
     )
     assert priced.ttft_s == pytest.approx(0.25 + 0.22 + 0.11)
-    assert priced.tpot_s == pytest.approx(step_s + 0.05 / 100)
+    assert priced.tpot_s == pytest.approx(step_s + (0.05 + step_s / 2) / 100)
     assert priced.cost == pytest.approx(sum(priced.terms.values()), abs=1e-5)
 
 
@@ -158,7 +161,7 @@ def test_a_slow_link_is_not_used(bytes_per_s: float, split: bool) -> None:
     policy = joint(predictions=Known(bytes_per_s))
     for _ in range(60):  # prompts keep coming to the prefill workers: who decodes there shares it with them
         for worker in (P0, P1):
-            policy.chosen(ask(), Scored(Plan(worker, D0), 0.0, "", {"prefill": 0.5}))
+            policy.chosen(ask(), Scored(Plan(worker, D0), 0.0, "", stall_s=0.5))
     workers = cluster(*ALL, d0=busy_decode(4), d1=busy_decode(4))
     question = ask(8000, 400.0, tpot_s=0.02)
     assert taken(question, workers, policy).is_split is split
@@ -169,7 +172,7 @@ def test_a_worker_that_is_gone_leaves_nothing_behind() -> None:
     policy, other = joint(), joint()
     balancer = Balancer(policy, oracle=other)
     for _ in range(60):
-        balancer.follow(ask(), Scored(Plan(P0, P0), 0.0, "", {"prefill": 0.5}))
+        balancer.follow(ask(), Scored(Plan(P0, P0), 0.0, "", stall_s=0.5))
     workers = cluster("p0")
     busy = [price(Plan(P0, P0), ask(), workers, each).terms["decode"] for each in (policy, other)]
     balancer.forget(P0)
@@ -202,8 +205,9 @@ def test_a_promise_is_worth_a_detour() -> None:
 def test_others_keep_their_promises() -> None:
     """A worker where many have little slack left gets no prompt to compute while another one's have plenty."""
 
-    def with_slack(slack_s: float) -> dict[str, Any]:
-        books = Books(decoding=20, context_tokens=20_000, finishes_s=(1e9,) * 20, slacks_s=(100.0 + slack_s,) * 20, stalled_s=100.0)
+    def with_slack(slack_s: float, token_slack_s: float = 0.0) -> dict[str, Any]:
+        books = Books(decoding=20, context_tokens=20_000, finishes_s=(1e9,) * 20, slacks_s=(100.0 + slack_s,) * 100, stalled_s=100.0)
+        books = replace(books, token_slack_s=token_slack_s)
         return {"books": books, "legs": 20}
 
     workers = cluster("d0", "d1", d0=with_slack(0.05), d1=with_slack(5.0))
@@ -212,6 +216,44 @@ def test_others_keep_their_promises() -> None:
     assert [priced[d].breaks for d in (D0, D1)] == [20, 0]
     assert priced[D0].terms["misses"] > 20 * 25.0 > 1.0 > priced[D1].terms["misses"]
     assert taken(question, workers) == Plan(D1, D1)
+    # In chunks that they can all bear it breaks nothing, unless somebody is to be handed over there: a chunk leaves no room to begin.
+    workers = cluster("d0", d0=with_slack(0.05, token_slack_s=0.2))
+    assert price(Plan(D0, D0), question, workers).breaks == 0
+    expecting = replace(workers[D0], books=replace(workers[D0].books, handovers=1))
+    assert price(Plan(D0, D0), question, {D0: expecting}).breaks == 20
+
+
+def test_a_full_worker_is_waited_for() -> None:
+    """Where a prefill worker will have room soon, a prompt waits rather than hold up answers elsewhere; not where it would be late."""
+    full = {**busy_prefill(3000), "outstanding_prefill_tokens": 3000, "max_prefill_tokens": 3000}
+    books = Books(decoding=20, context_tokens=20_000, finishes_s=(1e9,) * 20, slacks_s=(0.05,) * 100, token_slack_s=0.0)
+    busy = {"books": books, "legs": 20}
+    workers = cluster("p0", "d0", p0=full, d0=busy)
+    decision = Balancer(joint()).choose(ask(1000, tpot_s=0.1, ttft_s=5.0), workers)
+    assert (decision.chosen, decision.reason) == (None, "waits for p0")
+    idle = cluster("p0", "d0", p0=full)
+    assert taken(ask(1000, tpot_s=0.1, ttft_s=5.0), idle) == Plan(D0, D0)
+
+
+def test_handovers_to_come_are_held_up_by_a_prompt() -> None:
+    """Where many are handed over, a prompt in chunks breaks promises of those that will come while it is computed."""
+    workers = cluster(*ALL)
+    question = ask(10_000, 100.0, likely_tokens=(50.0,) * 5, tpot_s=0.05)
+    assert price(Plan(D0, D0), question, workers).breaks == 0
+    policy = joint()
+    for _ in range(40):
+        policy.chosen(ask(), Scored(Plan(P0, D0), 0.0, ""))
+    assert price(Plan(D0, D0), question, workers, policy).breaks > 1
+
+
+def test_when_the_first_token_comes_of_one_that_has_to_wait() -> None:
+    """Behind what the prefill worker with least to do has, and a part of what waits; decode workers do only where there are no others."""
+    workers = cluster(*ALL, p0=busy_prefill(2000), p1=busy_prefill(5000))
+    question, speed = ask(1000, waited_s=0.25), 1000 / (0.01 + 1000 * 1e-4)
+    own_s = 2 * 0.01 + 2000 * 1e-4 + 0.11
+    assert joint().soonest_s(question, workers, 6000) == pytest.approx(0.25 + own_s + 6000 / (2 * speed))
+    alike = {worker: workers[worker] for worker in (D0, D1)}
+    assert joint().soonest_s(question, alike, 0) == pytest.approx(0.25 + 0.11)
 
 
 def test_experience_counts_against_the_model() -> None:
@@ -228,7 +270,7 @@ def test_no_seat_means_waiting_for_one() -> None:
     workers = cluster("p0", "d0", d0={"books": books})
     priced = price(Plan(P0, D0), ask(1000), workers)
     in_s = priced.terms["prefill"] + priced.terms["transfer"]
-    assert priced.terms["admit"] == pytest.approx(10.0 - in_s)
+    assert priced.terms["admit"] == pytest.approx(10.0 - in_s + MODEL.decode_s(64, 64_000) / 2, abs=0.001)
 
 
 @pytest.mark.parametrize("switch", sorted(SWITCHES))

@@ -47,6 +47,9 @@ class Foreseen:
     def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
         return 0.0
 
+    def ttft_late_s(self, role: Role) -> float:
+        return 0.0
+
     def slower_alone(self, role: Role, ratio: float, now: float) -> tuple[int, int]:
         return 0, 0
 
