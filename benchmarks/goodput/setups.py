@@ -32,6 +32,8 @@ MAX_TOKENS = 2048
 TRACES = Path(__file__).parents[1] / "traces"
 _TRACE_SEED = 1
 _WITHOUT = "baton-without-"
+_REFUSE_EARLY = frozenset({"mooncake_ttft"})
+"""Policies that do so in their own system, too."""
 
 
 class Setup(msgspec.Struct, frozen=True, order=True):
@@ -42,19 +44,30 @@ class Setup(msgspec.Struct, frozen=True, order=True):
     step_tokens: int = 2048
     """``max_num_batched_tokens`` of the workers that decode: with a small one, prompts computed there hold running answers up less."""
     routers: int = 1
+    lent: bool = True
+    """With what the router does for every policy: who cannot be served as promised is refused. False: as in the policy's own system."""
 
     @property
     def kind(self) -> str:
         """Which of the three set-ups it is."""
-        if not self.prefill:
-            return "aggregated"
-        return "per request" if self.policy.startswith("baton") else "disaggregated"
+        if self.policy.startswith("baton"):
+            return "per request"
+        return "disaggregated" if self.prefill else "aggregated"
+
+    @property
+    def refuses(self) -> bool:
+        """Whether requests are refused for what is predicted of them."""
+        return self.lent or self.policy in _REFUSE_EARLY
 
     @property
     def name(self) -> str:
         """Short."""
         workers = f"{self.prefill}P{GPUS - self.prefill}D" if self.prefill else f"{GPUS}A"
-        return f"{self.policy} {workers} {self.step_tokens}" + (f" {self.routers} routers" if self.routers > 1 else "")
+        return (
+            f"{self.policy} {workers} {self.step_tokens}"
+            + (f" {self.routers} routers" if self.routers > 1 else "")
+            + ("" if self.lent else " own")
+        )
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -94,8 +107,7 @@ def spec(run: Run) -> ClusterSpec:
         service=WantedService(ttft_s=objective.ttft_s, tpot_s=objective.tpot_s),
         max_tokens=MAX_TOKENS,
         routers=setup.routers,
-        # As ``Limits.of_config`` has it: nobody waits for longer than the promised time to the first token.
-        queue=QueueLimits(max_wait_s=min(QueueLimits().max_wait_s, objective.ttft_s)),
+        queue=QueueLimits(refuse_hopeless=setup.refuses),
     )
 
 

@@ -11,9 +11,9 @@ from router.balancer.joint import SWITCHES
 from router.balancer.registry import POLICIES
 from simulation.goodput import SHARE, Objective, Outcome, goodput
 
-_STOP_SHARE = 0.7
+_STOP_SHARE = 0.8
 """A sweep ends at the first rate with fewer good ones."""
-_AGGREGATED = ("random", "round_robin", "least_outstanding_tokens", "power_of_two", "sglang_cache_aware", "dynamo_kv", "baton")
+_AGGREGATED = ("round_robin", "least_outstanding_tokens", "power_of_two", "sglang_cache_aware", "dynamo_kv")
 """Policies that say something about workers that do all of a request."""
 OURS = "baton"
 
@@ -26,9 +26,12 @@ class Workload:
     objective: Objective
     rates: Sequence[float]
     requests: int
-    ratios: Sequence[int] = (4, 6, 8, 10)
-    """Prefill workers, of sixteen."""
-    step_tokens: Sequence[int] = (2048, 8192)
+    ratios: Sequence[int] = (6, 8, 10)
+    """Prefill workers, of sixteen, where they are disaggregated."""
+    step_tokens: Sequence[int] = (512, 1024, 2048)
+    """Tried where workers compute prompts and decode."""
+    ours: Sequence[tuple[int, int]] = ((0, 512), (0, 1024), (0, 2048), (8, 512), (8, 2048))
+    """Prefill workers and step sizes that are tried with our policy, which decides for each request."""
 
     @property
     def name(self) -> str:
@@ -72,21 +75,27 @@ class Sweep:
 
     def best(self, policies: Sequence[str], ratios: Sequence[int], step_tokens: Sequence[int]) -> list[Curve]:
         """Each policy at the ratio and step size at which its goodput is the highest."""
-        tried = self.curves(Setup(policy, ratio, tokens) for policy in policies for ratio in ratios for tokens in step_tokens)
+        tried = self.curves(Setup(policy, ratio, tokens, lent=False) for policy in policies for ratio in ratios for tokens in step_tokens)
         return [max((curve for curve in tried if curve.setup.policy == policy), key=lambda curve: curve.goodput) for policy in policies]
 
     def everything(self) -> Mapping[str, Sequence[Curve]]:
-        """By the name of the set-up; then the ablations, and four routers, at the ratio at which all terms together are best."""
+        """By the name of the set-up; then the best fixed ones with all that our router does beside choosing; the ablations, and four
+        routers, at the ratio at which all terms together are best."""
         work = self._workload
         peers = [policy for policy in POLICIES if policy != OURS]
-        ours = self.best([OURS], work.ratios, work.step_tokens)[0].setup
+        tried = self.curves(Setup(OURS, prefill, tokens) for prefill, tokens in work.ours)
+        ours = max(tried, key=lambda curve: curve.goodput).setup
+        aggregated = self.best([policy for policy in _AGGREGATED if policy in POLICIES], [0], work.step_tokens)
+        # Decode workers of a static set-up hardly ever compute a prompt: their step size says nothing.
+        disaggregated = self.best(peers, work.ratios, work.step_tokens[-1:])
+        lent = [Setup(each.setup.policy, each.setup.prefill, each.setup.step_tokens) for each in (*_top(aggregated), *_top(disaggregated))]
         without = [replace_policy(ours, f"{OURS}-without-{term}") for term in sorted(SWITCHES)]
         four = [Setup(policy, ours.prefill, ours.step_tokens, 4) for policy in (OURS, "least_outstanding_tokens")]
         return {
-            "aggregated": self.best([policy for policy in _AGGREGATED if policy in POLICIES], [0], work.step_tokens),
-            # Decode workers of a static set-up hardly ever compute a prompt: their step size says nothing.
-            "disaggregated": self.best(peers, work.ratios, work.step_tokens[:1]),
-            "per request": self.curves([ours]),
+            "aggregated": aggregated,
+            "disaggregated": disaggregated,
+            "per request": sorted(tried, key=lambda curve: -curve.goodput),
+            "with our router": self.curves(lent),
             "ablation": self.curves(without),
             "four routers": self.curves(four),
         }
@@ -96,6 +105,11 @@ class Sweep:
         return Run(setup, work.trace, work.requests, rate, work.objective, self._seed)
 
 
+def _top(curves: Sequence[Curve], count: int = 3) -> list[Curve]:
+    """Those with the highest goodput."""
+    return sorted(curves, key=lambda curve: -curve.goodput)[:count]
+
+
 def replace_policy(setup: Setup, policy: str) -> Setup:
     """The same cluster under another policy."""
     return Setup(policy, setup.prefill, setup.step_tokens, setup.routers)
@@ -103,4 +117,11 @@ def replace_policy(setup: Setup, policy: str) -> Setup:
 
 def quick(work: Workload) -> Workload:
     """A small one, to see that everything works, and roughly where things are."""
-    return replace(work, requests=min(work.requests, 3000), rates=work.rates[::2], ratios=(6, 8), step_tokens=work.step_tokens[:1])
+    return replace(
+        work,
+        requests=min(work.requests, 3000),
+        rates=work.rates[::2],
+        ratios=work.ratios[1:2],
+        step_tokens=work.step_tokens[:1],
+        ours=work.ours[::3],
+    )
