@@ -86,7 +86,8 @@ class Controller:
 
         async with self._changed:
             try:
-                await asyncio.wait_for(self._changed.wait_for(has_news), _LONG_POLL_S)
+                async with asyncio.timeout(_LONG_POLL_S):
+                    await self._changed.wait_for(has_news)
             except TimeoutError:
                 return None
             return Membership(self._members.version, self._members.cards(), self._router_keys)

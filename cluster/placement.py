@@ -68,7 +68,8 @@ class Placement:
         except ValueError:
             return None  # it has ended since the list was made
         try:
-            spec: WorkerSpec = await asyncio.wait_for(actor.spec.remote(), _ANSWERS_WITHIN_S)
+            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                spec: WorkerSpec = await actor.spec.remote()
         except (ray.exceptions.RayError, TimeoutError) as error:
             log.warning("worker %s does not answer (%s); ending it", name, error)
             ray.kill(actor)
@@ -88,7 +89,8 @@ class Placement:
         if worker not in self._actors:
             return None
         try:
-            report: WorkerReport = await asyncio.wait_for(self._actors[worker].beat.remote(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                report: WorkerReport = await self._actors[worker].beat.remote()
         except TimeoutError:
             return None
         return report
@@ -98,7 +100,8 @@ class Placement:
         if worker not in self._actors:
             return
         try:
-            await asyncio.wait_for(self._actors[worker].drain.remote(timeout_s), _TELL_S)
+            async with asyncio.timeout(_TELL_S):
+                await self._actors[worker].drain.remote(timeout_s)
         except (ray.exceptions.RayError, TimeoutError) as error:
             log.info("worker %s could not be told to drain: %s", worker, type(error).__name__)
 
@@ -107,7 +110,8 @@ class Placement:
         actor = self._actors.pop(worker, None)
         if actor is not None:
             try:
-                await asyncio.wait_for(actor.stop.remote(), _STOP_S)
+                async with asyncio.timeout(_STOP_S):
+                    await actor.stop.remote()
                 log.info("worker %s stopped", worker)
             except (ray.exceptions.RayError, TimeoutError) as error:
                 log.info("worker %s did not stop by itself: %s", worker, type(error).__name__)

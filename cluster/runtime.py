@@ -319,7 +319,8 @@ class WorkerRuntime:
                 await self._have_moved(self._legs.by_owner())
             self._connection_lost.clear()
             try:
-                await asyncio.wait_for(self._connection_lost.wait(), self._pulse_s)
+                async with asyncio.timeout(self._pulse_s):
+                    await self._connection_lost.wait()
             except TimeoutError:
                 pass
 

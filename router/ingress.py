@@ -56,7 +56,8 @@ class Router:
             return membership
 
         async def status() -> dict[str, Any]:
-            known: dict[str, Any] = await asyncio.wait_for(controller.status.remote(), 5.0)
+            async with asyncio.timeout(5.0):
+                known: dict[str, Any] = await controller.status.remote()
             return known
 
         self.members = Members(

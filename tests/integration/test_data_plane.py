@@ -336,6 +336,15 @@ async def test_a_worker_killed_before_the_first_token_costs_a_pause(cluster: Min
     assert timeline.prefill_worker != first.name
 
 
+async def test_a_worker_ends_at_the_very_moment_it_loses_a_router(cluster: MiniCluster) -> None:
+    """Whoever is cancelled while what it waits for happens is cancelled all the same."""
+    await cluster.start()
+    worker = cluster.alive[0]
+    worker.runtime._connection_lost.set()
+    async with asyncio.timeout(10.0):
+        await worker.kill()
+
+
 async def test_a_decode_worker_killed_before_the_first_token_costs_a_pause(cluster: MiniCluster) -> None:
     """Decode was to sample the first token, so the client has none: the whole request starts again elsewhere."""
     await cluster.start(link_latency_s=60.0)

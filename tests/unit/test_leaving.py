@@ -72,7 +72,8 @@ async def test_a_handler_that_waits_is_told() -> None:
 
     client = Client()
     await cancelled(app, client, working.wait)
-    await asyncio.wait_for(stopped.wait(), 1.0)
+    async with asyncio.timeout(1.0):
+        await stopped.wait()
     assert client.sent == []
 
 
@@ -149,7 +150,8 @@ async def test_a_stream_that_has_something_to_say_just_then_ends_at_once(spec_ve
         if token_comes == "after":
             token.set()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(serving, 1.0)
+            async with asyncio.timeout(1.0):
+                await serving
         assert stopped.is_set()
     finally:
         gc.enable()
