@@ -35,7 +35,7 @@ class Known:
     def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
         return 0.001 + transfer_bytes / 2.5e10
 
-    def ttft_late_s(self, role: Role) -> float:
+    def ttft_late_s(self, role: Role, promised_s: float) -> float:
         return 0.0
 
     def slower_alone(self, role: Role, ratio: float, now: float) -> tuple[int, int]:

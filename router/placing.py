@@ -93,8 +93,8 @@ class Placing:
             return None
         answer_s = None if chosen.tpot_s is None else ask.expected_tokens * chosen.tpot_s
         ttft_s = chosen.ttft_s
-        if ttft_s is not None:
-            ttft_s += self._foresight.predictor.ttft_late_s(view[chosen.plan.prefill].card.role)
+        if ttft_s is not None and service.ttft_s is not None:
+            ttft_s += self._foresight.predictor.ttft_late_s(view[chosen.plan.prefill].card.role, service.ttft_s)
         return self._given_up(entry, Predicted(ttft_s, chosen.tpot_s, answer_s, chosen.keeps), now_s)
 
     def _given_up(self, entry: Entry, predicted: Predicted, now_s: float) -> e.GivenUp | None:

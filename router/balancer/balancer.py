@@ -12,7 +12,7 @@ from typing import Protocol
 from core.ids import WorkerId
 from core.worker import Role
 from router.balancer.base import Policy
-from router.balancer.candidates import TOO_LONG, candidates
+from router.balancer.candidates import TOO_LONG, Alone, candidates
 from router.plan import Ask, Decision, Plan, Scored, View
 
 _KEPT = 8
@@ -30,8 +30,9 @@ class Oracle(Protocol):
     def foretell(self, ask: Ask, plan: Plan, view: View) -> Scored:
         """With its terms, its ``ttft_s`` and its ``tpot_s``."""
 
-    def soonest_s(self, ask: Ask, view: View, ahead_tokens: float) -> float:
-        """When its first token will come, from its arrival, if it waits until workers have taken on so many tokens for others."""
+    def soonest_s(self, ask: Ask, view: View, ahead_tokens: float, everywhere: bool) -> float:
+        """When its first token will come, from its arrival, if it waits until workers have taken on so many tokens for others.
+        ``everywhere``: decode workers, too, are given whole requests."""
 
     def chosen(self, ask: Ask, best: Scored) -> None:
         """Told which plan is followed."""
@@ -85,7 +86,7 @@ class Balancer:
         if self._predicts is None:
             return None
         some = self._some(ask, view)
-        return self._predicts.soonest_s(ask, some, ahead_tokens * len(some) / len(view))
+        return self._predicts.soonest_s(ask, some, ahead_tokens * len(some) / len(view), self._policy.alone is Alone.ANY)
 
     def follow(self, ask: Ask, chosen: Scored) -> None:
         """A decision is carried out. One that is not has no part in what policies remember."""

@@ -26,8 +26,8 @@ class Predictions(Protocol):
     def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
         """How long a hand-off of so many bytes takes."""
 
-    def ttft_late_s(self, role: Role) -> float:
-        """By how much first tokens of workers with this role may well be later than predicted."""
+    def ttft_late_s(self, role: Role, promised_s: float) -> float:
+        """By how much first tokens of workers with this role may well be later than predicted, if so much is promised."""
 
     def slower_alone(self, role: Role, ratio: float, now: float) -> tuple[int, int]:
         """How many answers, of how many lately made by one worker of this role alone, took more than ``ratio`` times the predicted

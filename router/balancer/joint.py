@@ -107,10 +107,10 @@ class Joint(Policy):
         """What is to be expected of one plan, whoever has chosen it."""
         return _Pricing(ask, view, self._predictions, self._share, self._handed, self._without).scored(plan)
 
-    def soonest_s(self, ask: Ask, view: View, ahead_tokens: float) -> float:
+    def soonest_s(self, ask: Ask, view: View, ahead_tokens: float, everywhere: bool) -> float:
         """When its first token will come, from its arrival, if it waits until workers have taken on so many tokens for others."""
         pricing = _Pricing(ask, view, self._predictions, self._share, self._handed, self._without)
-        return ask.waited_s + pricing.soonest_s(ahead_tokens)
+        return ask.waited_s + pricing.soonest_s(ahead_tokens, everywhere)
 
     def chosen(self, ask: Ask, best: Scored) -> None:
         if best.plan.prefill != ask.keeper:
@@ -180,9 +180,15 @@ class _Pricing:
             self._prefills[worker] = found
         return found
 
-    def soonest_s(self, ahead_tokens: float) -> float:
-        """Until the prompt is computed where that is soonest, behind so many tokens that are for nobody yet and go to all alike."""
+    def soonest_s(self, ahead_tokens: float, everywhere: bool) -> float:
+        """Until the prompt is computed where that is soonest, behind so many tokens that are for nobody yet and go to all alike.
+
+        By prefill workers; ``everywhere``: by others, too, where that breaks no promise now.
+        """
         takers = [worker for worker, seen in self._view.items() if seen.card.role is Role.PREFILL] or list(self._view)
+        if everywhere and len(takers) < len(self._view):
+            others = [worker for worker, seen in self._view.items() if seen.card.role is not Role.PREFILL]
+            takers += [worker for worker in others if not self._broken_by_prompt(worker, self.prefill(worker))]
         speed = 0.0
         for worker in takers:
             seen = self._view[worker]
@@ -312,7 +318,9 @@ class _Pricing:
             slow = self._chance_slow(there.step_s, handover_s if ask.first_token_early else 0.0)
         else:
             slow = self._chance_held_up(self._view[plan.decode].card.role, tpot_s)
-        late_s = self._predictions.ttft_late_s(self._view[plan.prefill].card.role) if plan.prefill in self._view else 0.0
+        late_s = 0.0
+        if ask.ttft_s is not None and not kept:
+            late_s = self._predictions.ttft_late_s(self._view[plan.prefill].card.role, ask.ttft_s)
         miss = 1.0 - (1.0 - _chance(ttft_s + late_s, ask.ttft_s)) * (1.0 - slow)
         breaks = self._broken_by_prompt(plan.prefill, first) + self._breaks(plan.decode, slower_s)
         terms["misses"] = _MISS_S * (miss + breaks)

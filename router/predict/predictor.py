@@ -69,9 +69,10 @@ class Predictor:
         """A policy's time to first token with what experience adds to it: hops, rounds of the loop, a model that errs."""
         return max(0.0, predicted_s + self._extra[role].seconds)
 
-    def ttft_late_s(self, role: Role) -> float:
-        """By how much nine in ten first tokens of workers with this role are later than a policy's prediction, at most."""
-        return self._extra[role].late_s
+    def ttft_late_s(self, role: Role, promised_s: float) -> float:
+        """By how much nine in ten first tokens of workers with this role are later than a policy's prediction, at most. Never more than a
+        quarter of what is promised: after a bad minute everybody would be refused, and nothing better learnt."""
+        return min(self._extra[role].late_s, promised_s / 4)
 
     def slower_alone(self, role: Role, ratio: float, now: float) -> tuple[int, int]:
         """How many answers, of how many lately made by one worker of this role alone, took more than ``ratio`` times the predicted

@@ -38,7 +38,7 @@ class Known:
     def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
         return transfer_bytes / self.bytes_per_s
 
-    def ttft_late_s(self, role: Role) -> float:
+    def ttft_late_s(self, role: Role, promised_s: float) -> float:
         return 0.0
 
     def slower_alone(self, role: Role, ratio: float, now: float) -> tuple[int, int]:
@@ -247,13 +247,18 @@ def test_handovers_to_come_are_held_up_by_a_prompt() -> None:
 
 
 def test_when_the_first_token_comes_of_one_that_has_to_wait() -> None:
-    """Behind what the prefill worker with least to do has, and a part of what waits; decode workers do only where there are no others."""
+    """Behind what the prefill worker with least to do has, and a part of what waits. Decode workers take their part where whole requests
+    are given to them and nobody is harmed, or there are no others."""
     workers = cluster(*ALL, p0=busy_prefill(2000), p1=busy_prefill(5000))
     question, speed = ask(1000, waited_s=0.25), 1000 / (0.01 + 1000 * 1e-4)
     own_s = 2 * 0.01 + 2000 * 1e-4 + 0.11
-    assert joint().soonest_s(question, workers, 6000) == pytest.approx(0.25 + own_s + 6000 / (2 * speed))
+    assert joint().soonest_s(question, workers, 6000, everywhere=False) == pytest.approx(0.25 + own_s + 6000 / (2 * speed))
+    assert joint().soonest_s(question, workers, 6000, everywhere=True) == pytest.approx(0.25 + 0.11 + 6000 / (4 * speed))
+    books = Books(decoding=20, context_tokens=20_000, finishes_s=(1e9,) * 20, slacks_s=(0.05,) * 100, token_slack_s=0.0)
+    harmed = {**workers, D0: seen("d0", books=books)}
+    assert joint().soonest_s(question, harmed, 6000, everywhere=True) == pytest.approx(0.25 + 0.11 + 6000 / (3 * speed))
     alike = {worker: workers[worker] for worker in (D0, D1)}
-    assert joint().soonest_s(question, alike, 0) == pytest.approx(0.25 + 0.11)
+    assert joint().soonest_s(question, alike, 0, everywhere=False) == pytest.approx(0.25 + 0.11)
 
 
 def test_experience_counts_against_the_model() -> None:

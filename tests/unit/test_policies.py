@@ -47,7 +47,7 @@ class Foreseen:
     def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
         return 0.0
 
-    def ttft_late_s(self, role: Role) -> float:
+    def ttft_late_s(self, role: Role, promised_s: float) -> float:
         return 0.0
 
     def slower_alone(self, role: Role, ratio: float, now: float) -> tuple[int, int]:

@@ -113,6 +113,17 @@ def test_experience_is_added_to_the_time_to_first_token() -> None:
     assert predictor.errors.typical(Quantity.TTFT, P) == pytest.approx(0.0, abs=1e-9)
 
 
+def test_what_first_tokens_may_be_late_by() -> None:
+    """Nine in ten were not more than 0.2 s later than predicted. A quarter of the promise at most, whatever happened."""
+    predictor = Predictor()
+    assert predictor.ttft_late_s(P, 4.0) == 0.0
+    for late_s in [0.1] * 80 + [0.2] * 15 + [5.0] * 6:
+        predictor.observe_first_token(P, 1.0, 1.0 + late_s)
+    assert predictor.ttft_late_s(P, 4.0) == pytest.approx(0.2)
+    assert predictor.ttft_late_s(P, 0.4) == pytest.approx(0.1)
+    assert predictor.ttft_late_s(D, 4.0) == 0.0
+
+
 def test_extra_is_a_median_of_the_newest() -> None:
     """Neither one stall nor what happened long ago moves it."""
     extra = Extra()

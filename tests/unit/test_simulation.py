@@ -141,6 +141,21 @@ def test_refused_requests_are_misses():
     assert all(worker.idle for worker in sim.workers.values())
 
 
+@pytest.mark.parametrize("policy", ["baton", "least_outstanding_tokens"])
+def test_of_a_burst_as_many_are_let_in_as_can_be_in_time(policy):
+    """60 prompts of 44 ms each come at once to a worker that takes on four at a time: 22 can have their first token within a second.
+    Those are let in although most must wait; who cannot be among them hears so at once."""
+    sim = cluster(1, 1, policy=policy, service=WantedService(ttft_s=1.0))
+    before = [TraceRequest(n * 0.2, 1000 + 10 * n, 2 + n % 40) for n in range(100)]  # nobody is refused before steps have been measured
+    burst = [TraceRequest(30.0 + n * 1e-4, 2000, 2) for n in range(60)]
+    records = sim.replay(Trace("burst", [*before, *burst], ENGINE.block_size_tokens))[100:]
+    accepted = [record for record in records if not record.failure]
+    assert len(accepted) in (range(36, 45) if policy == "baton" else range(20, 23))  # Baton has the decode worker compute some, too
+    assert [record for record in accepted if record.ttft_s > 1.0] == []
+    refused_late = [record for record in records if record.failure and record.ended_s - record.arrival_s > 0.05]
+    assert len(refused_late) <= 3  # those with which it was touch and go
+
+
 def test_the_clock_lets_things_happen_in_order():
     """By time, then as asked; what is cancelled does not happen; the past is now."""
     clock, seen = VirtualClock(), []
