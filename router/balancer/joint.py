@@ -32,6 +32,10 @@ _MISS_S = 30.0
 """What one request that misses its objective costs."""
 _DOUBT = 0.1
 """By how much of an objective predictions err: the chance of a miss is even at the objective, and small this far below it."""
+_UNFORESEEN = 0.2
+"""Promises broken, beyond what can be foreseen, by a prompt of ``_LONG_S`` that is computed where others are handed over. Found by
+simulation (docs/goodput.md): with none, up to seven in a hundred requests more break theirs; with more, less is gained by such prompts."""
+_LONG_S = 0.05
 _BELIEF = 4
 """The model's word against experience: it counts as much as so many answers."""
 _HERD = 0.1
@@ -281,6 +285,13 @@ class _Pricing:
         harmless = not seen.books.handovers and first.step_stall_s <= seen.books.token_slack_s
         return comes * part + (0.0 if harmless else self._breaks(worker, first.stall_s))
 
+    def _unforeseen(self, worker: WorkerId, first: _Prefill) -> float:
+        """What the prompt breaks there beyond that: nobody knows who will be handed over behind it, and has to wait for it."""
+        seen = self._view.get(worker)
+        if seen is None or "misses" in self._without or not self._handed.mean(seen.card.role, self._view, self._ask.now_s):
+            return 0.0
+        return _UNFORESEEN * min(1.0, first.stall_s / _LONG_S)
+
     def _part_broken_by(self, worker: WorkerId, stall_s: float) -> float:
         """Of requests like this one that are handed over to the worker, those that cannot be held up so long before their second token."""
         ask, seen = self._ask, self._view[worker]
@@ -323,7 +334,7 @@ class _Pricing:
             late_s = self._predictions.ttft_late_s(self._view[plan.prefill].card.role, ask.ttft_s)
         miss = 1.0 - (1.0 - _chance(ttft_s + late_s, ask.ttft_s)) * (1.0 - slow)
         breaks = self._broken_by_prompt(plan.prefill, first) + self._breaks(plan.decode, slower_s)
-        terms["misses"] = _MISS_S * (miss + breaks)
+        terms["misses"] = _MISS_S * (miss + breaks + self._unforeseen(plan.prefill, first))
         cost = sum(seconds for name, seconds in terms.items() if name not in self._without)
         return Scored(
             plan,

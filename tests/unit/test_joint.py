@@ -244,6 +244,9 @@ def test_handovers_to_come_are_held_up_by_a_prompt() -> None:
     for _ in range(40):
         policy.chosen(ask(), Scored(Plan(P0, D0), 0.0, ""))
     assert price(Plan(D0, D0), question, workers, policy).breaks > 1
+    # And by a fifth of a promise for those of whom nothing is known yet; by less, if it is short.
+    misses = [price(Plan(D0, D0), ask(tokens), workers, policy).terms["misses"] for tokens in (10_000, 1000, 200)]
+    assert misses == pytest.approx([6.0, 6.0, 6.0 * 0.02 / 0.05])
 
 
 def test_when_the_first_token_comes_of_one_that_has_to_wait() -> None:
