@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from core.ids import WorkerId
 from router import events as e
@@ -11,7 +11,7 @@ from router.balancer.balancer import Balancer
 from router.early_refusal import Predicted, early_refusal
 from router.entry import Entry
 from router.foresight import Foresight
-from router.plan import Ask, Scored, View
+from router.plan import Ask, Scored, View, WorkerView
 from router.waiting import Rank
 from router.waiting_room import WaitingRoom
 from router.workers import Workers
@@ -39,13 +39,13 @@ class Placing:
         entry.timeline.losses = entry.flow.losses_ever
         ask, view = self._foresight.ask(entry, order, self._clock()), self._workers.view()
         if self._room.must_wait(entry):
-            return self._too_late(entry, ask, view) or e.NoRoom()
+            return self._waits_too_long(entry, ask, view) or e.NoRoom()
         decision = self._balancer.choose(ask, view)
         chosen = decision.chosen
         if chosen is None:
             if decision.hopeless and entry.rank is Rank.NEW and self._workers.all_up:
                 return e.GivenUp(e.FailKind.ENGINE, "; ".join(f"{worker}: {reason}" for worker, reason in decision.rejected.items()))
-            return self._too_late(entry, ask, view) or e.NoRoom()
+            return self._waits_too_long(entry, ask, view) or e.NoRoom()
         refused = self._refused(entry, ask, chosen, view)
         if refused is not None:
             entry.timeline.considered(ask, decision, self._clock() - entry.timeline.began_s)
@@ -69,11 +69,9 @@ class Placing:
         """Whether a new request would break more promises than the one it keeps: then it waits until there is room for it."""
         return self._refuses_hopeless and entry.rank is Rank.NEW and chosen.breaks > chosen.keeps
 
-    def _too_late(self, entry: Entry, ask: Ask, view: View) -> e.GivenUp | None:
+    def _waits_too_long(self, entry: Entry, ask: Ask, view: View) -> e.GivenUp | None:
         """Whether a new request that has to wait will do so for too long: it is refused at once, rather than when that has happened."""
-        measured = all(seen.load.step is not None for seen in view.values())
-        is_new = entry.rank is Rank.NEW and entry.entered_s is None and not entry.timeline.attempts
-        if not is_new or not self._refuses_hopeless or ask.ttft_s is None or not measured or not view:
+        if entry.entered_s is not None or ask.ttft_s is None or not view or not self._may_be_refused(entry, view.values()):
             return None
         queue = self._room.queue
         soonest_s = self._balancer.soonest_s(ask, view, queue.tokens_ahead(ask.now_s, entry.service))
@@ -82,20 +80,22 @@ class Placing:
         return self._given_up(entry, Predicted(soonest_s), ask.now_s)
 
     def _refused(self, entry: Entry, ask: Ask, chosen: Scored, view: View) -> e.GivenUp | None:
-        """Whether a new request, or in its place one that waits, is refused because what it is promised cannot be kept.
-
-        Only by predictions from measured steps: by others a cluster might refuse everything, and never learn better.
-        """
+        """Whether a new request, or in its place one that waits, is refused because what it is promised cannot be kept."""
         service, now_s = entry.service, ask.now_s
-        measured = all(view[worker].load.step is not None for worker in (chosen.plan.prefill, chosen.plan.decode) if worker in view)
-        wanted = self._refuses_hopeless and service.has_objective and measured
-        if not wanted or entry.rank is not Rank.NEW or entry.timeline.attempts:
+        workers = [view[worker] for worker in (chosen.plan.prefill, chosen.plan.decode) if worker in view]
+        if not service.has_objective or not self._may_be_refused(entry, workers):
             return None
         answer_s = None if chosen.tpot_s is None else ask.expected_tokens * chosen.tpot_s
         ttft_s = chosen.ttft_s
         if ttft_s is not None and service.ttft_s is not None:
             ttft_s += self._foresight.predictor.ttft_late_s(view[chosen.plan.prefill].card.role, service.ttft_s)
         return self._given_up(entry, Predicted(ttft_s, chosen.tpot_s, answer_s, chosen.keeps), now_s)
+
+    def _may_be_refused(self, entry: Entry, workers: Iterable[WorkerView]) -> bool:
+        """New ones may, that nobody has been asked for yet. And only by predictions from measured steps: by others a cluster might refuse
+        everything, and never learn better."""
+        is_new = entry.rank is Rank.NEW and not entry.timeline.attempts
+        return self._refuses_hopeless and is_new and all(seen.load.step is not None for seen in workers)
 
     def _given_up(self, entry: Entry, predicted: Predicted, now_s: float) -> e.GivenUp | None:
         """It is, or another one in its place is; or nobody."""

@@ -27,7 +27,8 @@ class QueueLimits:
     max_requests: int = 512
     max_tokens: int = 2_000_000
     max_wait_s: float = 30.0
-    """Whoever has waited so long is refused. So are those, on arrival, who would wait for half of it, for predictions err."""
+    """Whoever has waited so long is refused. So are those, on arrival, who would wait for half of it, for predictions err;
+    but for those who are promised a time to the first token, which is predicted once they are read."""
     horizon_s: float = 10.0
     """Those that are promised nothing stand in the queue as if they were promised their first token within this."""
     refuse_hopeless: bool = True

@@ -42,14 +42,17 @@ elsewhere (docs/simulator.md). {GPUS} workers of one GPU each, step times `{MODE
 - The other columns are taken at the highest rate tried with which the set-up still reaches {SHARE:.0%}; where there is none, at the lowest.
   *by token*: good ones if every token has a deadline of its own, arrival + TTFT + i · TPOT. *worst gaps*: each request's longest gap
   between two tokens, mean over the worst tenth. *cached*: prompt tokens found in a cache. *split*: requests with two workers.
-- Every policy has the same queue, admission and late binding, which are the router's; in its own system it would not. Each is shown at
-  the ratio of prefill and decode workers (xPyD; A: aggregated) and the step size at which its goodput is the highest."""
+- Every policy has the same queue, admission and late binding, which are the router's; in its own system it would not. Refusing early what
+  cannot be kept is the router's, too: *own* are policies without it, as in their own systems (Mooncake's has it); under *with our router*
+  are the best of them with it. Each is shown at the ratio of prefill and decode workers (xPyD; A: aggregated) and the step size at which
+  its goodput is the highest."""
 
 
 def _section(work: Workload, found: Found, folder: Path, number: int) -> str:
     ours = found["per request"][0]
     stem = f"{number}-{work.trace}"
-    rivals = {kind: max(_of_peers(found[kind]), key=lambda curve: curve.goodput) for kind in ("aggregated", "disaggregated")}
+    rivals = {kind: max(found[kind], key=lambda curve: curve.goodput) for kind in ("aggregated", "disaggregated")}
+    verdicts = [_verdict(ours, max(rivals.values(), key=lambda curve: curve.goodput)), *(_verdict(ours, best) for best in _top(found))]
     shown = [(ours, True), *((curve, False) for curve in (*found["disaggregated"], rivals["aggregated"]))]
     plots = {
         "rate": Plot(
@@ -70,16 +73,15 @@ def _section(work: Workload, found: Found, folder: Path, number: int) -> str:
         for kind, curves in found.items()
     ]
     images = [f"![{plot.title}]({folder.name}/{stem}-{name}.svg)" for name, plot in plots.items()]
-    return "\n\n".join([f"## {work.name}\n\n{work.requests:,} requests.", _verdict(ours, rivals), *tables[:3], *images, *tables[3:]])
+    return "\n\n".join([f"## {work.name}\n\n{work.requests:,} requests.", *verdicts, *tables[:3], *images, *tables[3:]])
 
 
-def _of_peers(curves: Sequence[Curve]) -> list[Curve]:
-    """Our policy on a fixed set-up is shown, but is no rival."""
-    return [curve for curve in curves if curve.setup.policy != OURS]
+def _top(found: Found) -> list[Curve]:
+    """The best with our router."""
+    return sorted(found["with our router"], key=lambda curve: -curve.goodput)[:1]
 
 
-def _verdict(ours: Curve, rivals: Mapping[str, Curve]) -> str:
-    best = max(rivals.values(), key=lambda curve: curve.goodput)
+def _verdict(ours: Curve, best: Curve) -> str:
     text = f"**{ours.goodput / best.goodput:.2f}x** the goodput of the best fixed set-up ({best.setup.name})." if best.goodput else ""
     rates = zip(ours.points, best.points, strict=False)
     lost = [(point.rate, other.share - point.share) for point, other in rates if other.share - point.share > 0.02]

@@ -19,7 +19,7 @@ from core.step_model import StepModel
 from core.worker import Role
 from router.balancer.base import Policy, Predictions
 from router.balancer.candidates import Alone, Candidates
-from router.balancer.prefill_share import PrefillShare
+from router.balancer.rate import Rate
 from router.plan import Ask, Plan, Scored, View, WorkerView
 
 TERMS = ("queue", "prefill", "transfer", "admit", "decode", "interference", "misses")
@@ -34,7 +34,7 @@ _DOUBT = 0.1
 """By how much of an objective predictions err: the chance of a miss is even at the objective, and small this far below it."""
 _UNFORESEEN = 0.2
 """Promises broken, beyond what can be foreseen, by a prompt of ``_LONG_S`` that is computed where others are handed over. Found by
-simulation (docs/goodput.md): with none, up to seven in a hundred requests more break theirs; with more, less is gained by such prompts."""
+simulating azure_code: with none, up to seven in a hundred requests more break theirs; with more, less is gained by such prompts."""
 _LONG_S = 0.05
 _BELIEF = 4
 """The model's word against experience: it counts as much as so many answers."""
@@ -85,8 +85,8 @@ class Joint(Policy):
         self._predictions = predictions
         self._rng = rng
         self._without = without
-        self._share = PrefillShare()
-        self._handed = PrefillShare()
+        self._share = Rate()
+        self._handed = Rate()
         self.alone = Alone.NEVER if "alone" in without else Alone.ANY  # type: ignore[misc]  # for everybody else it never differs
 
     def decide(self, ask: Ask, candidates: Candidates, view: View) -> list[Scored]:
@@ -147,9 +147,7 @@ def _others_part(seen: WorkerView) -> float:
 class _Pricing:
     """One decision: prices, each worked out once."""
 
-    def __init__(
-        self, ask: Ask, view: View, predictions: Predictions, share: PrefillShare, handed: PrefillShare, without: frozenset[str]
-    ) -> None:
+    def __init__(self, ask: Ask, view: View, predictions: Predictions, share: Rate, handed: Rate, without: frozenset[str]) -> None:
         self._ask = ask
         self._view = view
         self._predictions = predictions
@@ -287,8 +285,9 @@ class _Pricing:
 
     def _unforeseen(self, worker: WorkerId, first: _Prefill) -> float:
         """What the prompt breaks there beyond that: nobody knows who will be handed over behind it, and has to wait for it."""
-        seen = self._view.get(worker)
-        if seen is None or "misses" in self._without or not self._handed.mean(seen.card.role, self._view, self._ask.now_s):
+        if first.stall_s <= 0.0 or "misses" in self._without:
+            return 0.0
+        if not self._handed.mean(self._view[worker].card.role, self._view, self._ask.now_s):
             return 0.0
         return _UNFORESEEN * min(1.0, first.stall_s / _LONG_S)
 

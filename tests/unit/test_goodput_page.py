@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.goodput import page
 from benchmarks.goodput.runs import Runs
-from benchmarks.goodput.setups import Run, Setup
+from benchmarks.goodput.setups import Run, Setup, spec
 from benchmarks.goodput.sweep import Sweep, Workload
 from simulation.goodput import Objective
 
@@ -30,8 +30,16 @@ def test_the_page_shows_every_set_up_and_its_plots_exist(written):
         for curve in curves:
             assert f"| {curve.setup.policy} |" in text
     images = re.findall(r"\]\((.+\.svg)\)", text)
+    assert text.count("the goodput of the best fixed set-up") == 2  # as in its own system, and with our router
     assert len(images) == 3
     assert all((folder / image).read_text().startswith("<svg") for image in images)
+
+
+def test_who_refuses_early():
+    """Under our router everybody does; in their own systems only those that say so."""
+    setups = [Setup(policy, 8, lent=lent) for policy in ("dynamo_kv", "mooncake_ttft") for lent in (True, False)]
+    assert [setup.refuses for setup in setups] == [True, False, True, True]
+    assert [spec(Run(setup, "azure_code", 40, 1.0, WORK.objective)).queue.refuse_hopeless for setup in setups] == [True, False, True, True]
 
 
 def test_what_is_known_is_not_run_again(written, monkeypatch):

@@ -1,4 +1,4 @@
-"""How much of a worker's time goes into prompts: what a request that decodes there shares it with, now and later."""
+"""How much of something a worker is given per second lately: of prompts to compute, in seconds, or of requests that are handed over."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from router.plan import View
 
 _MEMORY_S = 10.0
 _FRESH_S = 0.1
+"""For so long a mean is good: it changes in seconds, and is asked for with every decision."""
 _BEGUN_S = 1.0
 """So much time counts as gone from the beginning: one prompt in the first millisecond is no sign of a full load."""
 
 
 @dataclass(slots=True)
 class _Sum:
-    seconds: float
+    amount: float
     at_s: float
 
 
-class PrefillShare:
-    """An exponentially fading sum of predicted prefill seconds per worker, as a part of the time it is of."""
+class Rate:
+    """An exponentially fading sum per worker, in relation to the time it is of."""
 
     def __init__(self, memory_s: float = _MEMORY_S) -> None:
         self._memory_s = memory_s
@@ -30,19 +31,19 @@ class PrefillShare:
         self._began_s: float | None = None
         self._means: dict[Role, tuple[float, float]] = {}
 
-    def took(self, worker: WorkerId, prefill_s: float, now: float) -> None:
-        """The worker was given a prompt that will take so long."""
+    def took(self, worker: WorkerId, amount: float, now: float) -> None:
+        """The worker was given so much."""
         if self._began_s is None:
             self._began_s = now
-        self._sums[worker] = _Sum(self._left_s(worker, now) + prefill_s, now)
+        self._sums[worker] = _Sum(self._left(worker, now) + amount, now)
 
     def of(self, worker: WorkerId, now: float) -> float:
-        """The part of its time, from 0; more than 1 where it gets more than it can do."""
-        left_s = self._left_s(worker, now)
-        if not left_s or self._began_s is None:
+        """What it is given per second. Of seconds of work: the part of its time, more than 1 where it gets more than it can do."""
+        left = self._left(worker, now)
+        if not left or self._began_s is None:
             return 0.0
         seen_s = now - self._began_s + _BEGUN_S
-        return left_s / (self._memory_s * (1.0 - math.exp(-seen_s / self._memory_s)))
+        return left / (self._memory_s * (1.0 - math.exp(-seen_s / self._memory_s)))
 
     def mean(self, role: Role, view: View, now: float) -> float:
         """Of all workers with this role; as it was at most a tenth of a second ago, as it changes in seconds."""
@@ -58,6 +59,6 @@ class PrefillShare:
         self._sums.pop(worker, None)
         self._means.clear()
 
-    def _left_s(self, worker: WorkerId, now: float) -> float:
+    def _left(self, worker: WorkerId, now: float) -> float:
         found = self._sums.get(worker)
-        return 0.0 if found is None else found.seconds * math.exp((found.at_s - now) / self._memory_s)
+        return 0.0 if found is None else found.amount * math.exp((found.at_s - now) / self._memory_s)
