@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.goodput.runs import Runs
 from benchmarks.goodput.setups import Run, Setup
-from router.balancer.joint import SWITCHES
+from router.balancer.pricing import SWITCHES
 from router.balancer.registry import POLICIES
 from simulation.goodput import SHARE, Objective, Outcome, goodput
 

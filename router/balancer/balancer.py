@@ -11,12 +11,10 @@ from typing import Protocol
 
 from core.ids import WorkerId
 from core.worker import Role
-from router.balancer.base import Policy
+from router.balancer.base import KEPT, Policy
 from router.balancer.candidates import TOO_LONG, Alone, candidates
 from router.plan import Ask, Decision, Plan, Scored, View
 
-_KEPT = 8
-"""Candidates written down with a decision: the cheapest."""
 _LOOKED_AT = 48
 """Of a larger pool, so many workers are looked at, drawn anew for each request: as good as all for balance (Mitzenmacher's power
 of k choices), quicker, and routers that know the same do not all see the same best one."""
@@ -78,7 +76,7 @@ class Balancer:
             best = replace(best, terms=foretold.terms, ttft_s=foretold.ttft_s, tpot_s=foretold.tpot_s, keeps=foretold.keeps)
         if best.plan.prefill in possible.full:
             return Decision(None, (), rejected, f"waits for {best.plan.prefill}", took_s=self._stopwatch() - began_s)
-        kept = heapq.nsmallest(_KEPT, scored, key=lambda candidate: candidate.cost)
+        kept = heapq.nsmallest(KEPT, scored, key=lambda candidate: candidate.cost)
         return Decision(best, kept, rejected, possible.kind, took_s=self._stopwatch() - began_s)
 
     def soonest_s(self, ask: Ask, view: View, ahead_tokens: float) -> float | None:

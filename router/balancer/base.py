@@ -12,6 +12,9 @@ from core.worker import Role
 from router.balancer.candidates import Alone, Candidates
 from router.plan import Ask, Plan, Scored, View, WorkerView
 
+KEPT = 8
+"""Candidates that are written down with a decision: the cheapest. No policy need say what more of them cost."""
+
 
 class Predictions(Protocol):
     """What policies may know of the future; ``router.predict`` learns it."""

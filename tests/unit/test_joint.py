@@ -14,7 +14,8 @@ from core.step_model import StepModel
 from core.worker import EngineFacts, OthersLoad, Role, WorkerCard, WorkerLoad, WorkerState
 from router.balancer.balancer import Balancer
 from router.balancer.candidates import candidates
-from router.balancer.joint import SWITCHES, Joint
+from router.balancer.joint import Joint
+from router.balancer.pricing import SWITCHES
 from router.plan import Ask, Books, Plan, Scored, WorkerView
 
 FACTS = EngineFacts(block_size_tokens=16, num_blocks=10_000, max_model_len=100_000, max_num_seqs=64, max_num_batched_tokens=1000)

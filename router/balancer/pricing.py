@@ -1,0 +1,355 @@
+"""What plans cost, in seconds of everybody's time: the arithmetic of ``joint.py``.
+
+Everything is worked out once: what depends on a worker alone, on a worker and the size of its batch, on a prompt on a worker. What is
+left for each of many pairs is a few sums.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.ids import WorkerId
+from core.step_model import StepModel
+from core.worker import Role
+from router.balancer.base import Predictions
+from router.balancer.rate import Rate
+from router.plan import Ask, Plan, Scored, View, WorkerView
+
+TERMS = ("queue", "prefill", "transfer", "admit", "decode", "interference", "misses")
+SWITCHES = frozenset({*TERMS, "prefix", "foresight", "alone"})
+"""What an ablation can leave out: terms, and beside them knowledge of caches, of the future, and plans with one worker."""
+
+_MISS_S = 30.0
+"""What one request that misses its objective costs."""
+_DOUBT = 0.1
+"""By how much of an objective predictions err: the chance of a miss is even at the objective, and small this far below it."""
+_SURE = 14.0
+"""So many times ``_DOUBT`` away from the objective there is no chance left: less than one in a million."""
+_UNFORESEEN = 0.2
+"""Promises broken, beyond what can be foreseen, by a prompt of ``_LONG_S`` that is computed where others are handed over. Found by
+simulating azure_code: with none, up to seven in a hundred requests more break theirs; with more, less is gained by such prompts."""
+_LONG_S = 0.05
+_BELIEF = 4
+"""The model's word against experience: it counts as much as so many answers."""
+_BUSY_AT_MOST = 0.9
+"""Of a worker's time, for prompts beside its answers: more would make steps endless."""
+
+
+@dataclass(slots=True)
+class _Place:
+    """One worker."""
+
+    worker: WorkerId
+    seen: WorkerView
+    model: StepModel
+    budget: int
+    """Tokens per step."""
+    most_s: float
+    """What a step is longer by, if prompts fill it."""
+    cached: int
+    """Tokens of the prompt that need not be computed there. The last one always is."""
+    context: float
+    """Tokens that each of the requests there has, on average."""
+    free: float
+    """The part of its time that it is expected to have for answers."""
+    steps: dict[int, _Steps]
+    """By the size of the batch."""
+
+
+@dataclass(slots=True)
+class _Prompt:
+    """Computing the prompt on one worker."""
+
+    queue_s: float
+    prefill_s: float
+    total_s: float
+    stall_s: float
+    """By how much it holds up whoever decodes there."""
+    step_stall_s: float
+    """By how much it makes one step of theirs longer."""
+    stalled_s: float
+    """What all of them, together, lose by it."""
+    breaks: float = 0.0
+    """Promises given to others that it probably breaks."""
+    unforeseen: float = 0.0
+    """What it breaks beyond that: nobody knows who will be handed over behind it, and has to wait for it."""
+
+
+_KEPT = _Prompt(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+"""One that is computed already."""
+
+
+@dataclass(slots=True)
+class _Steps:
+    """Decoding on one worker beside a batch of some size."""
+
+    batch: int
+    step_s: float
+    alone_s: float
+    """The same, if no prompt is computed beside."""
+    slower_s: float
+    """What each of the others loses by this request."""
+    breaks: float
+    """Promises given to others that it probably breaks."""
+    cost_s: float
+    """All of that."""
+
+
+@dataclass(slots=True)
+class Priced:
+    """What a plan costs, and what is to be expected of it."""
+
+    plan: Plan
+    cost: float
+    terms: Sequence[float]
+    """In the order of ``TERMS``."""
+    ttft_s: float
+    tpot_s: float
+    keeps: float
+    breaks: float
+    step_s: float
+    stall_s: float
+
+    def scored(self) -> Scored:
+        """The same, to be written down."""
+        reason = f"{self.ttft_s:.3g} s to the first token, {self.tpot_s:.3g} s per token"
+        terms = dict(zip(TERMS, self.terms, strict=True))
+        return Scored(self.plan, self.cost, reason, terms, self.ttft_s, self.tpot_s, self.keeps, self.breaks, self.step_s, self.stall_s)
+
+
+class Pricing:
+    """The prices of one decision. ``share``: of workers' time, what prompts have had lately; ``handed``: hand-overs per second."""
+
+    def __init__(self, ask: Ask, view: View, predictions: Predictions, share: Rate, handed: Rate, without: frozenset[str]) -> None:
+        self._ask = ask
+        self._view = view
+        self._predictions = predictions
+        self._share = share
+        self._handed = handed
+        self._without = without
+        self._counts_misses = "misses" not in without
+        self._output = max(1.0, ask.expected_tokens)
+        self._places: dict[WorkerId, _Place] = {}
+        self._prompts: dict[WorkerId, _Prompt] = {}
+        self._decodings_s: dict[WorkerId, float] = {}
+        lengths = [tokens - 1.0 for tokens in ask.likely_tokens] or [self._output]
+        self._per_token = [1.0 / max(1.0, length) for length in lengths]
+        """Of a delay at the beginning, what each token of an answer bears, by its likely lengths."""
+
+    # -- prompts -------------------------------------------------------------------------------------------------------
+
+    def to_prefill_s(self, worker: WorkerId) -> float:
+        """From now until the prompt is computed there."""
+        return 0.0 if worker == self._ask.keeper else self._prompt(worker).total_s
+
+    def soonest_s(self, ahead_tokens: float, everywhere: bool) -> float:
+        """Until the prompt is computed where that is soonest, behind so many tokens that are for nobody yet and go to all alike.
+
+        By prefill workers; ``everywhere``: by others, too, where that breaks no promise now.
+        """
+        takers = [worker for worker, seen in self._view.items() if seen.card.role is Role.PREFILL] or list(self._view)
+        if everywhere and len(takers) < len(self._view):
+            others = [worker for worker, seen in self._view.items() if seen.card.role is not Role.PREFILL]
+            takers += [worker for worker in others if not self._prompt(worker).breaks]
+        places = [self._place(worker) for worker in takers]
+        speed = sum(place.budget / max(1e-9, place.most_s) for place in places)
+        return min(self._prompt(worker).total_s for worker in takers) + ahead_tokens / speed
+
+    def _prompt(self, worker: WorkerId) -> _Prompt:
+        found = self._prompts.get(worker)
+        if found is None:
+            found = self._prompts[worker] = self._new_prompt(self._place(worker))
+        return found
+
+    def _new_prompt(self, place: _Place) -> _Prompt:
+        """The prompt computed there from now on."""
+        ask, seen, model, budget = self._ask, place.seen, place.model, place.budget
+        decoding = seen.decoding
+        beside_s = model.decode_s(decoding, seen.decode_context_tokens) if decoding else 0.0
+        new = ask.prompt_tokens - place.cached
+        steps = -(-new // budget)
+        alone_s = model.prefill_s(new, place.cached, budget)
+        stall_s = alone_s - steps * min(model.prefill_base_s, model.decode_base_s)
+        prefill_s = stall_s + steps * beside_s if decoding else alone_s
+        queue_s = self._queue_s(seen, model, beside_s) + beside_s / 2  # on average half of the step under way is left
+        first = _Prompt(queue_s, prefill_s, queue_s + prefill_s, stall_s, stall_s / steps, decoding * stall_s)
+        if self._counts_misses and stall_s > 0.0:
+            comes = self._handed.mean(seen.card.role, self._view, ask.now_s)
+            first.breaks = self._broken_by_prompt(place, first, comes)
+            if comes:
+                first.unforeseen = _UNFORESEEN * min(1.0, stall_s / _LONG_S)
+        return first
+
+    def _queue_s(self, seen: WorkerView, model: StepModel, beside_s: float) -> float:
+        """Until all that is ahead there has been computed; what of the first prompt is done is known by the clock."""
+        books, others = seen.books, seen.load.others.prompt_tokens
+        ahead = books.uncached_tokens + others
+        if not ahead:
+            return 0.0
+        steps = ahead / seen.card.facts.max_num_batched_tokens
+        total_s = model.prefill_token_s * ahead + model.prefill_square_s * books.squares + steps * (model.prefill_base_s + beside_s)
+        if not books.uncached_tokens:
+            return total_s
+        head_s = total_s * books.head_tokens / ahead
+        return total_s - min(head_s, self._ask.now_s - books.head_since_s)
+
+    def _broken_by_prompt(self, place: _Place, first: _Prompt, comes: float) -> float:
+        """How many others break their promises if this prompt is computed there, where so many per second are handed over.
+
+        One that makes no step longer than all that decode there can bear breaks none of theirs, however many steps it takes. But those
+        that are handed over there meanwhile are not let in before it is done: what of a step's tokens the running ones leave is its.
+        """
+        books = place.seen.books
+        harmless = not books.handovers and first.step_stall_s <= books.token_slack_s
+        broken = 0.0 if harmless else self._breaks(place.seen, first.stall_s)
+        if comes:
+            late = self._part_broken(place, first.queue_s + first.stall_s) - self._part_broken(place, first.queue_s)
+            broken += comes * first.stall_s * late
+        return broken
+
+    def _part_broken(self, place: _Place, stall_s: float) -> float:
+        """Of requests like this one that are handed over to the worker, those that cannot be held up so long before their second token."""
+        ask, seen = self._ask, place.seen
+        if ask.tpot_s is None or not ask.likely_tokens:
+            return 0.0
+        step_s = place.model.decode_s(seen.decoding + 1, seen.decode_context_tokens + ask.prompt_tokens)
+        sender = next((other for other, seen in self._view.items() if seen.card.role is Role.PREFILL), place.worker)
+        moved = ask.prompt_tokens * self._predictions.kv_bytes_per_token
+        spent_s = stall_s + self._predictions.transfer_s(sender, place.worker, moved) + step_s / 2
+        return sum((ask.tpot_s - step_s) * (tokens - 1.0) < spent_s for tokens in ask.likely_tokens) / len(ask.likely_tokens)
+
+    # -- answers -------------------------------------------------------------------------------------------------------
+
+    def decoding_s(self, worker: WorkerId, in_s: float) -> float:
+        """The cost as far as it concerns the decode worker alone, to find the best; worked out once, for one ``in_s``."""
+        found = self._decodings_s.get(worker)
+        if found is None:
+            place = self._place(worker)
+            there, admit_s = self._decode(place, in_s)
+            found = self._decodings_s[worker] = admit_s + there.cost_s - 1e-6 * place.cached
+        return found
+
+    def _decode(self, place: _Place, in_s: float) -> tuple[_Steps, float]:
+        """Decoding there, ``in_s`` seconds from now: the steps, and the time until it is let in."""
+        seen, now = place.seen, self._ask.now_s
+        books, load = seen.books, seen.load
+        then = now if "foresight" in self._without else now + in_s
+        batch = (books.decoding_at(then, now) if books.decoding else 0) + load.others.decoding
+        there = place.steps.get(batch)
+        if there is None:
+            there = place.steps[batch] = self._steps(place, batch)
+        admit_s = there.step_s / 2  # on average half of the step under way is left
+        over = batch + 1 - seen.card.facts.max_num_seqs
+        if over > 0:
+            waits = books.finishes_s
+            nth = bisect_right(waits, then) + over - 1
+            admit_s += waits[nth] - then if nth < len(waits) else self._output * there.step_s
+        if books.uncached_tokens or load.others.prompt_tokens:
+            # What of a step's tokens the running ones leave is the first prompt's: whoever comes meanwhile is let in behind them all.
+            admit_s = max(admit_s, self._prompt(place.worker).queue_s - in_s)
+        return there, admit_s
+
+    def _steps(self, place: _Place, batch: int) -> _Steps:
+        """Beside so many others. However many prompts come, a step computes no more of them than its budget."""
+        model, context = place.model, int(place.context * batch)
+        alone_s = model.decode_s(batch + 1, context + self._ask.prompt_tokens + int(self._output / 2))
+        before_s = model.decode_s(batch, context)
+        before_s = min(before_s / place.free, before_s + place.most_s)
+        step_s = min(alone_s / place.free, alone_s + place.most_s)
+        slower_s = self._output * (step_s - before_s)
+        breaks = self._breaks(place.seen, slower_s)
+        return _Steps(batch, step_s, alone_s, slower_s, breaks, self._output * step_s + batch * slower_s + _MISS_S * breaks)
+
+    def _breaks(self, seen: WorkerView, stall_s: float) -> float:
+        """How many others who decode there, and are held up so much longer, break their promises. Of other routers' requests nothing is
+        known but their number: they are taken to be like this one's."""
+        books, others = seen.books, seen.load.others.decoding
+        if stall_s <= 0.0 or not books.decoding or not self._counts_misses:
+            return 0.0
+        return books.broken_by(stall_s) * (1.0 + others / books.decoding)
+
+    # -- plans ---------------------------------------------------------------------------------------------------------
+
+    def priced(self, plan: Plan) -> Priced:
+        """The price of one plan."""
+        ask, place = self._ask, self._place(plan.decode)
+        kept = plan.prefill == ask.keeper
+        first = _KEPT if kept else self._prompt(plan.prefill)
+        transfer_s = 0.0
+        if plan.is_split:
+            missing = ask.prompt_tokens - place.cached
+            transfer_s = self._predictions.transfer_s(plan.prefill, plan.decode, missing * self._predictions.kv_bytes_per_token)
+        there, admit_s = self._decode(place, first.total_s + transfer_s)
+        handover_s, step_s = transfer_s + admit_s, there.step_s
+        if ask.first_token_early:
+            ttft_s = ask.waited_s + first.total_s
+            tpot_s = step_s + handover_s / self._output
+        else:
+            ttft_s = ask.waited_s + first.total_s + handover_s + step_s
+            tpot_s, handover_s = step_s, 0.0
+        slow = self._chance_slow(step_s, handover_s) if plan.is_split else self._chance_held_up(place, tpot_s)
+        miss = 1.0 - (1.0 - self._chance_late(plan.prefill, ttft_s, kept)) * (1.0 - slow)
+        breaks = first.breaks + there.breaks
+        terms = (
+            first.queue_s,
+            first.prefill_s,
+            transfer_s,
+            admit_s,
+            self._output * step_s,
+            there.batch * there.slower_s + first.stalled_s,
+            _MISS_S * (miss + breaks + first.unforeseen),
+        )
+        cost = sum(terms) if not self._without else sum(s for name, s in zip(TERMS, terms, strict=True) if name not in self._without)
+        return Priced(plan, cost, terms, ttft_s, tpot_s, 1.0 - miss, breaks, there.alone_s, first.stall_s)
+
+    def _chance_late(self, prefill: WorkerId, ttft_s: float, kept: bool) -> float:
+        """That its first token comes too late."""
+        promised_s = self._ask.ttft_s
+        if promised_s is None:
+            return 0.0
+        late_s = 0.0 if kept else self._predictions.ttft_late_s(self._view[prefill].card.role, promised_s)
+        return _chance(ttft_s + late_s, promised_s)
+
+    def _chance_held_up(self, place: _Place, tpot_s: float) -> float:
+        """That its mean time per token is too long on a worker that goes on taking prompts: by the model, and by what happened lately."""
+        promised_s = self._ask.tpot_s
+        if promised_s is None:
+            return 0.0
+        slower, of = self._predictions.slower_alone(place.seen.card.role, promised_s / tpot_s, self._ask.now_s)
+        return (slower + _BELIEF * _chance(tpot_s, promised_s)) / (of + _BELIEF)
+
+    def _chance_slow(self, step_s: float, handover_s: float) -> float:
+        """That its mean time per token is too long: a hand-over weighs on the few tokens of a short answer."""
+        promised_s = self._ask.tpot_s
+        if promised_s is None:
+            return 0.0
+        if not handover_s:
+            return _chance(step_s, promised_s)
+        chances = [_chance(step_s + handover_s * part, promised_s) for part in self._per_token]
+        return sum(chances) / len(chances)
+
+    def _place(self, worker: WorkerId) -> _Place:
+        found = self._places.get(worker)
+        if found is None:
+            found = self._places[worker] = self._new_place(worker, self._view[worker])
+        return found
+
+    def _new_place(self, worker: WorkerId, seen: WorkerView) -> _Place:
+        ask, now = self._ask, self._ask.now_s
+        model, budget = self._predictions.step_model(seen), seen.card.facts.max_num_batched_tokens
+        # Its own prompts, or its pool's where those are more, as prompts go to whoever of the pool has least to do.
+        busy = max(self._share.mean(seen.card.role, self._view, now), self._share.of(worker, now))
+        cached = 0 if "prefix" in self._without else min(ask.hits.get(worker, 0), ask.prompt_tokens - 1)
+        context = seen.decode_context_tokens / seen.decoding if seen.decoding else 0.0
+        return _Place(worker, seen, model, budget, model.prefill_s(budget, 0, budget), cached, context, 1.0 - min(_BUSY_AT_MOST, busy), {})
+
+
+def _chance(predicted_s: float, promised_s: float) -> float:
+    """That something predicted to take so long takes longer than is promised."""
+    doubts = (predicted_s - promised_s) / (_DOUBT * promised_s)
+    if doubts < -_SURE:
+        return 0.0
+    return 1.0 / (1.0 + math.exp(-doubts)) if doubts < _SURE else 1.0
