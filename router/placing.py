@@ -12,9 +12,15 @@ from router.early_refusal import Predicted, early_refusal
 from router.entry import Entry
 from router.foresight import Foresight
 from router.plan import Ask, Scored, View, WorkerView
+from router.room import no_room_to_prefill
 from router.waiting import Rank
 from router.waiting_room import WaitingRoom
 from router.workers import Workers
+
+
+_AGAIN_S = 0.05
+"""Whoever waits for a worker that is full is decided on again after so long, or when that one has room: workers speak a thousand times
+per second, and every decision costs the router part of a millisecond."""
 
 
 class Placing:
@@ -37,11 +43,15 @@ class Placing:
             entry.held = None
         self._workers.inflight.unplanned(entry.flow.request)
         entry.timeline.losses = entry.flow.losses_ever
-        ask, view = self._foresight.ask(entry, order, self._clock()), self._workers.view()
+        view = self._workers.view()
+        if self._waits_on(entry, view):
+            return e.NoRoom()
+        ask = self._foresight.ask(entry, order, self._clock())
         if self._room.must_wait(entry):
             return self._waits_too_long(entry, ask, view) or e.NoRoom()
         decision = self._balancer.choose(ask, view)
         chosen = decision.chosen
+        entry.awaited, entry.decided_s = decision.awaited, ask.now_s
         if chosen is None:
             if decision.hopeless and entry.rank is Rank.NEW and self._workers.all_up:
                 return e.GivenUp(e.FailKind.ENGINE, "; ".join(f"{worker}: {reason}" for worker, reason in decision.rejected.items()))
@@ -64,6 +74,13 @@ class Placing:
         """Whether somebody has room for a request whose worker has to go. If not it runs on, and the worker asks again."""
         ask = self._foresight.ask(entry, i.AskPlan(frozenset({worker})), self._clock())
         return self._balancer.is_possible(ask, self._workers.view())
+
+    def _waits_on(self, entry: Entry, view: View) -> bool:
+        """Whether it waits for a full worker, and nothing is new there."""
+        if not entry.awaited or entry.rank is not Rank.NEW or self._clock() >= entry.decided_s + _AGAIN_S:
+            return False
+        waited_for = [view[worker] for worker in entry.awaited if worker in view]
+        return bool(waited_for) and all(no_room_to_prefill(seen, entry.context_tokens) for seen in waited_for)
 
     def _does_harm(self, entry: Entry, chosen: Scored) -> bool:
         """Whether a new request would break more promises than the one it keeps: then it waits until there is room for it."""

@@ -171,3 +171,5 @@ class Decision:
     """Nobody will ever take it: waiting is pointless."""
     took_s: float = 0.0
     """Seconds the decision took."""
+    awaited: Sequence[WorkerId] = ()
+    """Full workers, to wait for one of which is better than any plan there is now."""

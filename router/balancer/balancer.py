@@ -75,7 +75,8 @@ class Balancer:
             foretold = self._oracle.foretell(ask, best.plan, view)
             best = replace(best, terms=foretold.terms, ttft_s=foretold.ttft_s, tpot_s=foretold.tpot_s, keeps=foretold.keeps)
         if best.plan.prefill in possible.full:
-            return Decision(None, (), rejected, f"waits for {best.plan.prefill}", took_s=self._stopwatch() - began_s)
+            took_s = self._stopwatch() - began_s
+            return Decision(None, (), rejected, f"waits for {best.plan.prefill}", took_s=took_s, awaited=possible.full)
         kept = heapq.nsmallest(KEPT, scored, key=lambda candidate: candidate.cost)
         return Decision(best, kept, rejected, possible.kind, took_s=self._stopwatch() - began_s)
 
