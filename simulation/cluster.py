@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from cluster.admission import Admission
@@ -85,7 +85,7 @@ class ClusterSpec:
     @property
     def limits(self) -> Limits:
         """Each router's."""
-        queue = QueueLimits(self.queue.max_requests // self.routers, self.queue.max_tokens // self.routers, self.queue.max_wait_s)
+        queue = replace(self.queue, max_requests=self.queue.max_requests // self.routers, max_tokens=self.queue.max_tokens // self.routers)
         return Limits(
             queue=queue,
             max_prefill_tokens={pool.role: pool.max_prefill_tokens for pool in self.pools},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,7 +29,7 @@ class Workload:
     requests: int
     ratios: Sequence[int] = (6, 8, 10)
     """Prefill workers, of sixteen, where they are disaggregated."""
-    step_tokens: Sequence[int] = (512, 1024, 2048)
+    step_tokens: Sequence[int] = (512, 2048)
     """Tried where workers compute prompts and decode."""
     ours: Sequence[tuple[int, int]] = ((0, 512), (0, 1024), (0, 2048), (8, 512), (8, 2048))
     """Prefill workers and step sizes that are tried with our policy, which decides for each request."""
@@ -64,10 +65,10 @@ class Sweep:
         self._runs = runs
         self._seed = seed
 
-    def curves(self, setups: Iterable[Setup]) -> list[Curve]:
+    def curves(self, setups: Iterable[Setup], rates: Sequence[float] | None = None) -> list[Curve]:
         """One for each, rate by rate until too few are good; all set-ups side by side."""
         points: dict[Setup, list[Outcome]] = {setup: [] for setup in setups}
-        for rate in self._workload.rates:
+        for rate in self._workload.rates if rates is None else rates:
             going = [setup for setup, known in points.items() if not known or known[-1].share >= _STOP_SHARE]
             for run, found in self._runs.of(self._run(setup, rate) for setup in going).items():
                 points[run.setup].append(found)
@@ -84,7 +85,8 @@ class Sweep:
         work = self._workload
         peers = [policy for policy in POLICIES if policy != OURS]
         tried = self.curves(Setup(OURS, prefill, tokens) for prefill, tokens in work.ours)
-        ours = max(tried, key=lambda curve: curve.goodput).setup
+        best = max(tried, key=lambda curve: curve.goodput)
+        ours, near = best.setup, self._near(best.goodput)
         aggregated = self.best([policy for policy in _AGGREGATED if policy in POLICIES], [0], work.step_tokens)
         # Decode workers of a static set-up hardly ever compute a prompt: their step size says nothing.
         disaggregated = self.best(peers, work.ratios, work.step_tokens[-1:])
@@ -96,16 +98,21 @@ class Sweep:
             "disaggregated": disaggregated,
             "per request": sorted(tried, key=lambda curve: -curve.goodput),
             "with our router": self.curves(lent),
-            "ablation": self.curves(without),
+            "ablation": self.curves(without, near),
             "four routers": self.curves(four),
         }
+
+    def _near(self, goodput: float) -> list[float]:
+        """The rates tried around a goodput: from three below to two above."""
+        at = bisect_right(self._workload.rates, goodput)
+        return list(self._workload.rates[max(0, at - 3) : at + 2])
 
     def _run(self, setup: Setup, rate: float) -> Run:
         work = self._workload
         return Run(setup, work.trace, work.requests, rate, work.objective, self._seed)
 
 
-def _top(curves: Sequence[Curve], count: int = 3) -> list[Curve]:
+def _top(curves: Sequence[Curve], count: int = 2) -> list[Curve]:
     """Those with the highest goodput."""
     return sorted(curves, key=lambda curve: -curve.goodput)[:count]
 

@@ -141,6 +141,18 @@ def test_refused_requests_are_misses():
     assert all(worker.idle for worker in sim.workers.values())
 
 
+@pytest.mark.parametrize("routers", [1, 2])
+def test_a_cluster_that_does_not_refuse_early_serves_late(routers):
+    """What a cluster is told of its queue holds, however many routers share it."""
+    late = {}
+    for refuses in (True, False):
+        queue = QueueLimits(refuse_hopeless=refuses)
+        sim = cluster(1, 1, routers=routers, queue=queue, service=WantedService(ttft_s=0.2))
+        records = sim.replay(traffic(requests=200, rate=60.0, turns=1))
+        late[refuses] = sum(not record.failure and record.ttft_s > 0.2 for record in records)
+    assert late[False] > 5 * max(1, late[True])
+
+
 @pytest.mark.parametrize("policy", ["baton", "least_outstanding_tokens"])
 def test_of_a_burst_as_many_are_let_in_as_can_be_in_time(policy):
     """60 prompts of 44 ms each come at once to a worker that takes on four at a time: 22 can have their first token within a second.
