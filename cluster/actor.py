@@ -22,6 +22,7 @@ import ray
 
 from cluster.drain import hard_limit_s
 from cluster.spec import WorkerReport, WorkerSpec
+from cluster.worker_metrics import worker_listener
 from core.config import BatonConfig
 from core.errors import EngineFailedError
 from core.worker import WorkerCard, WorkerState
@@ -56,6 +57,7 @@ class WorkerActor:
         self._phase = "starting its process"
         self._failed: str | None = None
         self._card: WorkerCard | None = None
+        self._metrics_address = ""
         self._runtime: WorkerRuntime | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
@@ -87,6 +89,7 @@ class WorkerActor:
             draining_s=runtime.draining_s,
             received_bytes=runtime.received_bytes,
             computed_prompt_tokens=runtime.computed_prompt_tokens,
+            metrics_address=self._metrics_address,
         )
 
     def drain(self, timeout_s: float) -> None:
@@ -156,6 +159,7 @@ async def _host(worker: WorkerActor) -> None:
     worker._loop, worker._main = asyncio.get_running_loop(), asyncio.current_task()
     address = ray.util.get_node_ip_address()
     runtime = worker._build(worker._spec, address)
+    listener = worker_listener(runtime, worker._spec.role, BatonConfig.model_validate(worker._spec.config).host or address)
     try:
         facts = await runtime.start(worker._enter)
         worker._card = WorkerCard(
@@ -167,6 +171,7 @@ async def _host(worker: WorkerActor) -> None:
             public_key=worker._spec.worker_keys.public,
             facts=facts,
         )
+        worker._metrics_address = await listener.open()
         # What is loaded now stays: the collector need not walk through half a million objects of it ever again.
         gc.collect()
         gc.freeze()
@@ -178,4 +183,5 @@ async def _host(worker: WorkerActor) -> None:
     except asyncio.CancelledError:
         worker._failed = "stopped"
     finally:
+        listener.close()
         await runtime.close()

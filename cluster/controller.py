@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import ray
@@ -35,10 +35,16 @@ from cluster.lifecycle import (
     WorkerRecord,
 )
 from cluster.membership import Create, Drain, Members, Membership, reconcile
+from cluster.metrics_listener import MetricsListener
 from cluster.placement import Placement
+from cluster.pool_tally import PoolTally
+from cluster.ray_metrics import RayMetrics
 from cluster.spec import WorkerReport, WorkerSpec, spec_hash
+from cluster.targets import RoutersHeard, scrape_targets
 from core.config import BatonConfig
-from core.ids import Epoch, WorkerId
+from core.ids import Epoch, RouterId, WorkerId
+from core.metrics.exposition import ReadingCollector
+from core.metrics.tally import Reading
 from core.worker import Role, WorkerState
 
 log = logging.getLogger(__name__)
@@ -72,12 +78,22 @@ class Controller:
         self._changed = asyncio.Condition()
         self._failures: deque[dict[str, Any]] = deque(maxlen=20)
         self._told_version = -1
+        self._routers = RoutersHeard()
+        self._tally = PoolTally()
+        self._ray_metrics = RayMetrics()
+        self._listener = MetricsListener(ReadingCollector(self._readings), self._config.host or ray.util.get_node_ip_address())
+        self._metrics_address = ""
         self._loop_task: asyncio.Task[None] = asyncio.get_running_loop().create_task(self.run())
 
     # -- asked by routers and people -----------------------------------------------------------------------------------
 
-    async def membership(self, known_version: int) -> Membership | None:
-        """The workers, once they differ from ``known_version``; None when nothing changed for some seconds. Ask again."""
+    async def membership(self, known_version: int, router: RouterId | None = None, metrics_address: str = "") -> Membership | None:
+        """The workers, once they differ from ``known_version``; None when nothing changed for some seconds. Ask again.
+
+        Whoever asks is a router that can be scraped at ``metrics_address``, for as long as it goes on asking.
+        """
+        if router is not None and metrics_address:
+            self._routers.heard(router, metrics_address, time.monotonic())
 
         def has_news() -> bool:
             # Not before the first step: a restarted controller has yet to find the workers, and an empty answer would make
@@ -95,6 +111,16 @@ class Controller:
     async def status(self) -> dict[str, Any]:
         """Pools and workers as plain data, for ``baton status``."""
         return self._status()
+
+    async def targets(self) -> list[dict[str, Any]]:
+        """Whom Prometheus is to scrape, as its ``http_sd_configs`` want it."""
+        of_ray = await self._ray_metrics.addresses()
+        there = {record.worker for record in self._members if record.state is not WorkerState.GONE}
+        workers = {worker: report.metrics_address for worker, report in self._reports.items() if worker in there and report.metrics_address}
+        return scrape_targets(self._app, self._metrics_address, self._routers.present(time.monotonic()), workers, of_ray)
+
+    def _readings(self) -> Sequence[Reading]:
+        return self._tally.readings(self._members, self._wanted, len(self._routers.present(time.monotonic())))
 
     def _status(self) -> dict[str, Any]:
         now = time.time()
@@ -126,16 +152,20 @@ class Controller:
 
     async def run(self) -> None:
         """Adopts what is there, then steps for ever."""
+        self._metrics_address = await self._listener.open()
         for spec in await self._placement.find():
             self._adopt(spec)
         await self._hear_all(_BEAT_TIMEOUT_S)  # what is adopted is ready or draining already: routers must not be told otherwise
         while True:
-            started = time.monotonic()
+            started, failed = time.monotonic(), False
             try:
                 await self.step()
             except Exception:
+                failed = True
                 log.exception("controller: a step failed; trying again")
-            await asyncio.sleep(max(0.0, _STEP_S - (time.monotonic() - started)))
+            took_s = time.monotonic() - started
+            self._tally.stepped(took_s, failed)
+            await asyncio.sleep(max(0.0, _STEP_S - took_s))
 
     async def step(self) -> None:
         """Hears every worker, then creates and drains what reconciling asks for, then tells the routers."""
@@ -163,6 +193,7 @@ class Controller:
         self._last_epoch = max(self._last_epoch, spec.epoch)
         now = time.time()
         self._members.enter(WorkerRecord(spec.worker, spec.role, spec.epoch, spec.spec_hash, now, heard_at_s=now, restarts=spec.restarts))
+        self._tally.adopted(spec.worker)
         log.info("controller: adopted %s", spec.worker)
 
     async def _hear_all(self, wait_s: float) -> None:
@@ -216,7 +247,10 @@ class Controller:
         record = self._members.get(worker)
         if record is None:
             return
-        for instruction in self._members.apply(worker, event, time.time(), self._limits[record.role]):
+        now = time.time()
+        instructions = self._members.apply(worker, event, now, self._limits[record.role])
+        self._tally.changed(record, self._members.get(worker) or record, now)
+        for instruction in instructions:
             if isinstance(instruction, Kill):
                 self._gone(worker)
                 self._spawn(self._placement.remove(worker), self._removing)
@@ -260,6 +294,7 @@ class Controller:
                 router_keys=self._router_keys,
                 restarts=action.restarts,
             )
+            self._tally.started(action.role, action.restarts)
             now = time.time()
             self._members.enter(
                 WorkerRecord(spec.worker, spec.role, spec.epoch, spec.spec_hash, now, heard_at_s=now, restarts=action.restarts)

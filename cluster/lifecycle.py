@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from core.ids import Epoch, WorkerId
+from core.metrics.words import End
 from core.worker import Role, WorkerCard, WorkerLoad, WorkerState
 
 DRAINED = "drained"
@@ -36,6 +37,8 @@ class WorkerRecord:
     heard_at_s: float = 0.0
     ready_after_s: float | None = None
     draining_since_s: float | None = None
+    end: End | None = None
+    """Why it is gone, in one word."""
     restarts: int = 0
     """How many workers before it held the same place and died."""
 
@@ -121,7 +124,7 @@ def transition(record: WorkerRecord, event: Event, now_s: float, limits: Limits)
     if record.state is WorkerState.GONE:
         return record, []
     if isinstance(event, Died):
-        return _gone(record, f"died while draining: {event.reason}" if record.was_to_go else event.reason)
+        return _gone(record, End.DIED, f"died while draining: {event.reason}" if record.was_to_go else event.reason)
     if isinstance(event, TimePassed):
         return _time_passed(record, now_s, limits)
     if isinstance(event, DrainAsked):
@@ -142,7 +145,7 @@ def _beat(record: WorkerRecord, beat: Beat) -> tuple[WorkerRecord, list[Instruct
         return record, []
     if not beat.draining:  # it was not told, or is not told yet; and who takes new legs is not idle for long
         return record, [TellDraining(record.worker)]
-    return _gone(record, DRAINED) if beat.idle else (record, [])
+    return _gone(record, End.DRAINED, DRAINED) if beat.idle else (record, [])
 
 
 def _drain_asked(record: WorkerRecord, since_s: float) -> tuple[WorkerRecord, list[Instruction]]:
@@ -150,23 +153,23 @@ def _drain_asked(record: WorkerRecord, since_s: float) -> tuple[WorkerRecord, li
         return record, []
     asked = replace(record, draining_since_s=since_s)
     if record.state is WorkerState.STARTING:
-        return _gone(asked, NEVER_READY)
+        return _gone(asked, End.NEVER_READY, NEVER_READY)
     return replace(asked, state=WorkerState.DRAINING, phase="draining"), [TellDraining(record.worker)]
 
 
 def _time_passed(record: WorkerRecord, now_s: float, limits: Limits) -> tuple[WorkerRecord, list[Instruction]]:
     if record.state is WorkerState.STARTING:
         if now_s - record.created_at_s > limits.start_timeout_s:
-            return _gone(record, f"not ready after {limits.start_timeout_s:.0f} s; it was at: {record.phase}")
+            return _gone(record, End.START_TIMEOUT, f"not ready after {limits.start_timeout_s:.0f} s; it was at: {record.phase}")
         return record, []
     if now_s - record.heard_at_s > limits.silence_s:
-        return _gone(record, f"silent for {limits.silence_s:.0f} s")
+        return _gone(record, End.SILENT, f"silent for {limits.silence_s:.0f} s")
     if record.draining_since_s is not None and now_s - record.draining_since_s > limits.drain_s:
         load = record.load
         left = f"{load.running + load.waiting} legs, {load.leased_blocks} kept blocks"
-        return _gone(record, f"ended though not drained after {limits.drain_s:.0f} s; it still had {left}")
+        return _gone(record, End.DRAIN_TIMEOUT, f"ended though not drained after {limits.drain_s:.0f} s; it still had {left}")
     return record, []
 
 
-def _gone(record: WorkerRecord, reason: str) -> tuple[WorkerRecord, list[Instruction]]:
-    return replace(record, state=WorkerState.GONE, phase=reason), [Kill(record.worker)]
+def _gone(record: WorkerRecord, end: End, reason: str) -> tuple[WorkerRecord, list[Instruction]]:
+    return replace(record, state=WorkerState.GONE, phase=reason, end=end), [Kill(record.worker)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -40,10 +40,13 @@ from cluster.messages import (
 )
 from cluster.step_fit import StepFit
 from cluster.watchdog import StallWatch, Verdict
+from cluster.worker_tally import WorkerTally
 from core.block_keys import BlockKeys
 from core.errors import EngineFailedError
 from core.handle import KVHandle
 from core.ids import Epoch, LegId, RouterId, WorkerId
+from core.metrics.tally import Reading
+from core.metrics.words import LegRefusal
 from core.step_model import StepModel
 from core.worker import EngineFacts, WorkerLoad
 from engine.base import Engine, StepReport, Transfer
@@ -52,6 +55,7 @@ from engine.vllm_outputs import take_queue_seconds
 from kv_transfer.lease import LeaseTable
 
 if TYPE_CHECKING:
+    from prometheus_client.core import Metric
     from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 
 log = logging.getLogger(__name__)
@@ -112,6 +116,7 @@ class WorkerRuntime:
         self._outputs = OutputsCodec()
         self._legs = LegBook()
         self._step_fit = StepFit(step_prior)
+        self._tally = WorkerTally()
         self._routers: set[RouterId] = set()
         self._transfers: dict[RouterId, list[Transfer]] = defaultdict(list)
         self._connection_lost = asyncio.Event()
@@ -199,6 +204,15 @@ class WorkerRuntime:
         """Prompt tokens computed here since the start."""
         return self._engine.stats.computed_prompt_tokens
 
+    @property
+    def readings(self) -> Sequence[Reading]:
+        """What Prometheus is told of this worker."""
+        return self._tally.readings(self.load, self._engine.stats, len(self._legs), self._drain is not None)
+
+    def engine_metrics(self) -> Iterable[Metric]:
+        """What its engine tells by itself."""
+        return self._engine.metrics()
+
     # -- in ------------------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
@@ -229,9 +243,11 @@ class WorkerRuntime:
 
     async def _add(self, router: RouterId, add: AddLeg, frames: list[bytes]) -> None:
         if reason := worker_mismatch(add.epoch, self.epoch, self.worker) or ("it is draining" if self._drain else None):
+            self._tally.refused(LegRefusal.GOING)
             await self._end.send(router, Refused(add.leg, self.epoch, reason))
             return
         if reason := self._no_room(add):
+            self._tally.refused(LegRefusal.NO_ROOM)
             await self._end.send(router, Refused(add.leg, self.epoch, reason, busy=True))
             return
         try:
@@ -283,6 +299,7 @@ class WorkerRuntime:
         self._stall.lived()
         for sample in report.samples:
             self._step_fit.observe(sample.work, sample.seconds, self.ticked_at_s)
+        self._tally.stepped(report)
         for transfer in report.transfers:
             if leg := self._legs.get(transfer.leg):
                 self._transfers[leg.owner].append(transfer)

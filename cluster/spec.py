@@ -50,6 +50,8 @@ class WorkerReport(msgspec.Struct, frozen=True):
     node: str = ""
     received_bytes: int = 0
     computed_prompt_tokens: int = 0
+    metrics_address: str = ""
+    """``host:port`` where it is scraped; empty before it can be."""
 
 
 CONTROLLERS_OWN = {"count", "start_timeout_s", "silence_timeout_s", "drain_timeout_s", "surge"}

@@ -71,7 +71,8 @@ def build_engine(config: BatonConfig, role: Role, host: str) -> Engine:
         pull_timeout_s=transfer.pull_timeout_s,
         options=transfer.options,
     )
-    arguments = {"model": str(model_path(config)), **config.engine_args(role)}
+    # By its name: vLLM's metrics have it as a label, and where a node keeps its models is nobody's business.
+    arguments = {"model": str(model_path(config)), "served_model_name": config.served_name, **config.engine_args(role)}
     # Its socket: in the directory that is removed with this run, or in this user's own on a cluster.
     run_dir = Path(os.environ.get(guardian.MARK) or run_state.run_dir())
     return VllmEngine(arguments, transfer_config(transfer.backend, settings), host, run_dir)

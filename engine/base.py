@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +13,7 @@ from core.step_model import StepWork
 from core.worker import EngineFacts
 
 if TYPE_CHECKING:
+    from prometheus_client.core import Metric
     from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
 
 Progress = Callable[[str], None]
@@ -127,6 +128,11 @@ class Engine(ABC):
     @abstractmethod
     def stats(self) -> EngineStats:
         """The newest statistics; does not wait."""
+
+    @abstractmethod
+    def metrics(self) -> Iterable[Metric]:
+        """vLLM's own metrics of this engine, under vLLM's names; does not wait. Those of requests are not among them: a part of a
+        request is none, and routers tell of whole ones."""
 
     @abstractmethod
     async def shutdown(self) -> None:

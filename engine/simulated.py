@@ -6,8 +6,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest
@@ -20,11 +20,15 @@ from engine.base import Engine, EngineStats, KVEventMessage, Progress, StepRepor
 from engine.sim_config import SimulatedEngineConfig
 from engine.sim_link import Clock, Link, LinkRate, Sleep, Verb, Word
 from engine.sim_messages import encode_events, to_handle, to_output, to_sim_request
+from engine.sim_metrics import SimMetrics
 from engine.sim_outbox import Outbox
 from engine.sim_request import Emitted, RemotePrompt
 from engine.sim_scheduler import SimScheduler
 from engine.sim_step import Pull, StepResult
 from engine.sim_zmq_link import ZmqLink
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +61,7 @@ class SimulatedEngine(Engine):
         rate = LinkRate(config.link_gbps, config.link_latency_s)
         self._link = link or ZmqLink(config.host, config.link_answer_s, rate, config.lease_s, self._clock, self._sleep)
         self._scheduler = SimScheduler(config)
+        self._metrics = SimMetrics()
         self._answers: Outbox[_Answer] = Outbox()
         self._events: Outbox[KVEventMessage] = Outbox(_EVENT_LIMIT)
         self._samples: list[StepSample] = []
@@ -134,6 +139,9 @@ class SimulatedEngine(Engine):
     def stats(self) -> EngineStats:
         return self._scheduler.stats
 
+    def metrics(self) -> Iterable[Metric]:
+        return self._metrics.families(self.stats)
+
     async def shutdown(self) -> None:
         if self._closed:
             return
@@ -191,6 +199,7 @@ class SimulatedEngine(Engine):
             called.cancel()
 
     def _tell(self, result: StepResult) -> None:
+        self._metrics.observe(result)
         if result.block_events and self._config.kv_events:
             payload = encode_events(result.block_events, time.time(), self._config.block_size_tokens)
             self._events.put(KVEventMessage(self._next_sequence, payload))

@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,12 @@ from engine.base import Engine, EngineStats, KVEventMessage, Progress, StepRepor
 from engine.orphan import mark_worker
 
 if TYPE_CHECKING:
+    from prometheus_client.core import Metric
     from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
     from vllm.v1.engine.core_client import AsyncMPClient
     from vllm.v1.metrics.stats import SchedulerStats
+
+    from engine.vllm_metrics import VllmMetrics
 
 RELEASE_KEY = "baton_release"
 """In ``kv_transfer_params`` of a request added with ``abort_immediately``: the legs to release. ``kv_transfer.connector`` reads it."""
@@ -51,6 +54,7 @@ class VllmEngine(Engine):
         self._events_path = run_dir / f"kv-{os.getpid()}-{id(self):x}.sock"
         self._client: AsyncMPClient | None = None
         self._stats = EngineStats()
+        self._metrics: VllmMetrics | None = None
         self._events_context: zmq.asyncio.Context | None = None
         self._events: zmq.asyncio.Socket | None = None
 
@@ -72,6 +76,8 @@ class VllmEngine(Engine):
         from vllm.v1.engine.core_client import EngineCoreClient
         from vllm.v1.executor import Executor
 
+        from engine.vllm_metrics import VllmMetrics
+
         arguments = {**default_engine_args(), **self._engine_args}
         if self._kv_transfer:
             arguments["kv_transfer_config"] = KVTransferConfig(**self._kv_transfer)
@@ -83,6 +89,7 @@ class VllmEngine(Engine):
         self._subscribe()
         progress("loading the model")
         self._client = EngineCoreClient.make_async_mp_client(config, Executor.get_class(config), log_stats=True)
+        self._metrics = VllmMetrics(config)
         blocks = (config.cache_config.num_gpu_blocks or 1) - 1  # vLLM keeps one block as its null block
         self._stats = EngineStats(free_blocks=blocks, num_blocks=blocks)
         return EngineFacts(
@@ -138,6 +145,8 @@ class VllmEngine(Engine):
     async def step(self) -> tuple[EngineCoreOutputs, StepReport]:
         with _as_engine_failure():
             outputs = await self._core.get_output_async()
+        if self._metrics is not None:
+            self._metrics.observe(outputs)
         return outputs, self._report(outputs)
 
     def _report(self, outputs: EngineCoreOutputs) -> StepReport:
@@ -169,6 +178,9 @@ class VllmEngine(Engine):
     @property
     def stats(self) -> EngineStats:
         return self._stats
+
+    def metrics(self) -> Iterable[Metric]:
+        return self._metrics.families() if self._metrics is not None else ()
 
     async def shutdown(self) -> None:
         client, self._client = self._client, None

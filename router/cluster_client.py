@@ -17,6 +17,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 
 from core.errors import NotReadyError
 from core.ids import RequestId
+from core.metrics.words import Why
 from engine.vllm_outputs import merged
 from router.decision_note import current_note
 from router.dispatcher import Dispatcher
@@ -60,10 +61,13 @@ class ClusterClient(EngineCoreClient):
     def check_admission(self, requests: int) -> None:
         """Raises vLLM's HTTP error 503 when no worker could take a request now, 429 when too many wait already."""
         assert self._dispatcher is not None
+        service = current_service()
         if not self._dispatcher.has_ready_worker:
+            self._dispatcher.tally.refused(Why.NO_WORKER, service, requests)
             refusal = NotReadyError("no worker is ready", math.ceil(self._retry_after_s))
             raise GracefulHTTPError(str(refusal), HTTPStatus.SERVICE_UNAVAILABLE)
-        if overload := self._dispatcher.overload(requests, current_service()):
+        if overload := self._dispatcher.overload(requests, service):
+            self._dispatcher.tally.refused(overload.why, service, requests)
             raise GracefulHTTPError(refusal_text(overload, self._dispatcher.retry_after_s()), HTTPStatus.TOO_MANY_REQUESTS)
 
     def failure(self, client_request: str) -> GracefulHTTPError:

@@ -7,13 +7,15 @@ with its link), so instructions are carried out in order, synchronously.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cluster.messages import Failed, FromWorker, MoveLegs, Pulse, StepOutputs
 from cluster.messages import Refused as RefusedMessage
 from core.ids import RequestId, WorkerId
-from core.metrics import RouterNumbers, WorkerNumbers
+from core.metrics.predictions import PredictionNumbers
+from core.metrics.words import Decided
 from engine.vllm_codec import OutputsCodec, RequestCodec
 from engine.vllm_outputs import error_output
 from router import events as e
@@ -30,9 +32,11 @@ from router.outbox import Outbox
 from router.placing import Placing
 from router.plan import View
 from router.queue import RequestQueue
+from router.reason import Reason
 from router.retry import Retry
 from router.service import ORDINARY, WantedService
 from router.steps import Steps
+from router.tally import RouterTally
 from router.timeline import TimelineBook
 from router.timers import Later, on_this_loop
 from router.waiting_room import WaitingRoom
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
     from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
 
 log = logging.getLogger(__name__)
+
+_DECIDED = {e.Planned: Decided.PLANNED, e.NoRoom: Decided.NO_ROOM, e.GivenUp: Decided.REFUSED}
 
 
 class Dispatcher:
@@ -59,8 +65,13 @@ class Dispatcher:
         foresight: Foresight | None = None,
         requests_codec: RequestCodec | None = None,
         outputs_codec: OutputsCodec | None = None,
+        tally: RouterTally | None = None,
+        stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """``stopwatch`` times decisions; real seconds also where ``clock`` is not."""
         self.timelines = TimelineBook()
+        self.tally = tally = tally or RouterTally()
+        self._stopwatch = stopwatch
         self._clock = clock
         self._limits = limits = limits or Limits()
         self._retry = retry or Retry()
@@ -75,7 +86,7 @@ class Dispatcher:
         self._legs = legs = Legs(workers, foresight, clock)
         self._room = room = WaitingRoom(limits, self._entries, workers, legs, clock, later, self._tell)
         self._placing = Placing(balancer, foresight, workers, room, clock, hopeless=limits.queue.refuse_hopeless)
-        self._steps = Steps(outputs_codec or OutputsCodec(), workers, legs, room, foresight, outbox, clock, self._act)
+        self._steps = Steps(outputs_codec or OutputsCodec(), workers, legs, room, foresight, outbox, tally, clock, self._act)
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
@@ -91,6 +102,7 @@ class Dispatcher:
         self._workers.inflight.forget(worker)
         self._foresight.left(worker)
         self._balancer.forget(worker)
+        self.tally.left(worker)
 
     def worker_lost(self, worker: WorkerId, reason: str) -> None:
         """The worker can no longer be reached, or its life is over."""
@@ -125,13 +137,17 @@ class Dispatcher:
         return self._room.queue
 
     @property
-    def numbers(self) -> RouterNumbers:
-        """What Prometheus is told."""
-        workers = [WorkerNumbers(worker, seen.card.role, seen.load, seen.legs) for worker, seen in self.view().items()]
-        predictions = self._foresight.predictor.error_numbers
-        return RouterNumbers(len(self._entries), len(self.queue), self.queue.tokens, workers, predictions)
+    def oldest_waiting_s(self) -> float:
+        """How long the one has been waiting that waits longest; 0 where nobody does."""
+        since_s = self.queue.oldest_since_s
+        return 0.0 if since_s is None else self._clock() - since_s
 
-    def overload(self, requests: int = 1, service: WantedService = ORDINARY) -> str | None:
+    @property
+    def prediction_numbers(self) -> list[PredictionNumbers]:
+        """How predictions compare with what happened."""
+        return self._foresight.predictor.error_numbers
+
+    def overload(self, requests: int = 1, service: WantedService = ORDINARY) -> Reason | None:
         """Why new requests that are to get ``service`` are refused now, in words for the client; None while they are taken."""
         return self._room.full(requests, service)
 
@@ -139,7 +155,7 @@ class Dispatcher:
         """When a client that is refused now should try again."""
         return self._room.retry_after_s()
 
-    def refusal(self, service: WantedService = ORDINARY) -> tuple[str, float] | None:
+    def refusal(self, service: WantedService = ORDINARY) -> tuple[Reason, float] | None:
         """Why one new request is refused now, and when to try again; None while it is taken. Cheap: asked before it is read."""
         reason = self.overload(1, service)
         return None if reason is None else (reason, self.retry_after_s())
@@ -154,6 +170,7 @@ class Dispatcher:
         self._foresight.learn(entry, request)
         self._entries[entry.flow.request] = entry
         self.timelines.add(entry.timeline)
+        entry.meter = self.tally.arrived(entry.service, entry.timeline.prompt_tokens)
         limits_s = [limit_s for limit_s in (self._limits.request_timeout_s, entry.service.deadline_s) if limit_s is not None]
         if limits_s:
             late = e.GivenUp(e.FailKind.TIMED_OUT, f"not done after {min(limits_s):g} s")
@@ -227,20 +244,25 @@ class Dispatcher:
                 self._forget(entry)
 
     def _plan(self, entry: Entry, order: i.AskPlan) -> None:
+        began_s = self._stopwatch()
         event = self._placing.decide(entry, order)
+        self.tally.decided(_DECIDED[type(event)], self._stopwatch() - began_s)
         self._tell(entry, event)
         if isinstance(event, e.Planned):
             self._room.placed(entry)
 
     def _leg_refused(self, entry: Entry, event: e.Refused) -> None:
         entry.timeline.refusals += 1
+        worker = entry.flow.legs.get(event.leg)
+        if worker is not None:
+            self.tally.leg_refused(worker, self._workers.role(worker))
         self._legs.ended(event.leg)
         self._tell(entry, event)
 
     def _fail(self, entry: Entry, fail: i.Fail) -> None:
         timeline = entry.timeline
         log.warning("router: request %s failed: %s", entry.flow.request, fail.reason)
-        timeline.outcome, timeline.error = "failed", fail.reason
+        timeline.outcome, timeline.error, entry.fail = "failed", fail.reason, fail
         self._failures.put(timeline.client_request, fail)
         self._outbox.put(error_output(entry.request.request_id))
 
@@ -253,4 +275,5 @@ class Dispatcher:
         for timer in entry.timers:
             timer.cancel()
         del self._entries[entry.flow.request]
+        self.tally.ended(timeline, entry.service, entry.fail)
         self._room.end_trial(entry)

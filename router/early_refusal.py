@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from core.ids import RequestId
+from core.metrics.words import Why
+from router.reason import Reason, why_of
 from router.service import WantedService
 from router.waiting import Rank, Waiting
 
@@ -51,9 +53,9 @@ class Refusal:
         return refusal_text(self.reason, self.retry_after_s)
 
 
-def refusal_text(reason: str, retry_after_s: float) -> str:
+def refusal_text(reason: str, retry_after_s: float) -> Reason:
     """The one form that every refusal has; ``Retry-After`` says the same."""
-    return f"{reason}; try again in {max(1, math.ceil(retry_after_s))} s"
+    return Reason(why_of(reason), f"{reason}; try again in {max(1, math.ceil(retry_after_s))} s")
 
 
 def early_refusal(
@@ -73,21 +75,24 @@ def early_refusal(
     if not lost:
         return Refusal(reason, retry_after_s)
     least = max(lost, key=lambda each: (each.service.priority, each.since_s))
-    return Refusal("what it is promised is lost, and requests of a better priority came", retry_after_s, least.request)
+    return Refusal(
+        Reason(Why.DISPLACED, "what it is promised is lost, and requests of a better priority came"), retry_after_s, least.request
+    )
 
 
-def _missed(wanted: WantedService, predicted: Predicted) -> tuple[str, float] | None:
+def _missed(wanted: WantedService, predicted: Predicted) -> tuple[Reason, float] | None:
     """What cannot be kept, in words, and by how many seconds the wait is too long for it."""
     ttft_s, tpot_s = predicted.ttft_s, predicted.tpot_s
     if wanted.ttft_s is not None and ttft_s is not None and ttft_s > wanted.ttft_s:
-        return f"the first token would come after {_rounded(ttft_s)}, and {wanted.ttft_s:g} s is promised", ttft_s - wanted.ttft_s
+        said = f"the first token would come after {_rounded(ttft_s)}, and {wanted.ttft_s:g} s is promised"
+        return Reason(Why.TTFT, said), ttft_s - wanted.ttft_s
     if wanted.tpot_s is not None and tpot_s is not None and tpot_s > wanted.tpot_s * _ERRS and predicted.keeps < _HOPELESS:
-        return f"a token would take {tpot_s * 1000:.0f} ms, and {wanted.tpot_s * 1000:g} ms is promised", 0.0
+        return Reason(Why.TPOT, f"a token would take {tpot_s * 1000:.0f} ms, and {wanted.tpot_s * 1000:g} ms is promised"), 0.0
     if wanted.deadline_s is not None and ttft_s is not None:
         done_s = ttft_s + (predicted.answer_s or 0.0)
         if done_s > wanted.deadline_s * _ERRS:
             said = f"the answer would be done after {_rounded(done_s)}, and {wanted.deadline_s:g} s is the deadline"
-            return said, done_s - wanted.deadline_s
+            return Reason(Why.DEADLINE, said), done_s - wanted.deadline_s
     return None
 
 

@@ -12,9 +12,11 @@ from router.decision_note import DecisionNote
 from router.decisions import in_short
 from router.flow import Flow
 from router.inflight import Slack, Work
+from router.instructions import Fail
 from router.plan import SLACKS, Ask, Scored
 from router.prefix.prompt import PromptKeys
 from router.service import ORDINARY, WantedService
+from router.tally import Meter
 from router.timeline import Timeline
 from router.timers import Timer
 from router.waiting import Rank
@@ -59,6 +61,12 @@ class Entry:
     is_turn: bool = False
     """It is being tried out of the queue: it need not wait behind the others."""
     timers: list[Timer] = field(default_factory=list)
+    meter: Meter | None = None
+    """Where its tokens are counted."""
+    told_s: float | None = None
+    """When its client was last given tokens."""
+    fail: Fail | None = None
+    """Why it was given up."""
 
     def placed(self, ask: Ask, chosen: Scored) -> None:
         """It has a plan."""

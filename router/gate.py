@@ -12,16 +12,21 @@ from http import HTTPStatus
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.config import Objectives
+from core.metrics.words import Why
 from router.early_refusal import refusal_text
 from router.internal_fields import Asked, Headers, vetted_body, vetted_headers
 from router.keys import KeyRing
 from router.objectives import Promises
+from router.reason import why_of
 from router.request_body import NotServableError
 from router.served_paths import INFERENCE, SMALL, SMALL_BYTES, WITHOUT_KEY
 from router.service import WantedService, serving
 
 Overload = Callable[[WantedService], "tuple[str, float] | None"]
 """Why no request that is to get this is taken now and how long to wait (seconds), or None when one is."""
+
+Refused = Callable[[Why, "WantedService | None"], None]
+"""Told of every refusal; the service, if it is known what the request was to get."""
 
 KEY_NAME = "baton_key"
 """Where the name of the client's key is in the ASGI scope's ``state``."""
@@ -33,9 +38,18 @@ _BODY_S = 60.0
 _LINGER_S = 2.0
 
 
+_WHY = {
+    HTTPStatus.UNAUTHORIZED: Why.UNAUTHORIZED,
+    HTTPStatus.BAD_REQUEST: Why.INVALID,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Why.TOO_LARGE,
+    HTTPStatus.REQUEST_TIMEOUT: Why.SLOW_BODY,
+}
+
+
 class _RefusedError(Exception):
-    def __init__(self, status: HTTPStatus, message: str, **headers: str) -> None:
+    def __init__(self, status: HTTPStatus, message: str, *, service: WantedService | None = None, **headers: str) -> None:
         super().__init__(message)
+        self.why, self.service = _WHY.get(status) or why_of(message), service
         self.status, self.message = status, message
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
@@ -64,6 +78,7 @@ class Gate:
         overload: Overload = lambda _: None,
         body_timeout_s: float = _BODY_S,
         promises: Promises | None = None,
+        refused: Refused = lambda why, service: None,
     ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
@@ -71,6 +86,7 @@ class Gate:
         self._overload = overload
         self._body_timeout_s = body_timeout_s
         self._promises = promises or Promises(Objectives())
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # none is served: a door less to watch
@@ -82,6 +98,7 @@ class Gate:
         try:
             scope, receive, service = await self._admitted(scope, receive)
         except _RefusedError as refused:
+            self._refused(refused.why, refused.service)
             await _answer(receive, send, refused)
         except _LeftError:
             return
@@ -104,7 +121,8 @@ class Gate:
         try:
             tenant = self._promises.tenant(key, headers) if infers else ""
             at_best = self._promises.at_best(tenant, headers) if infers else None
-            self._check_overload(at_best, connection="close")
+            if at_best is not None:
+                self._check_overload(at_best, self._promises.wanted(tenant, headers), connection="close")
             kept = vetted_headers(scope["headers"])
         except NotServableError as error:
             raise _RefusedError(HTTPStatus.BAD_REQUEST, str(error), connection="close") from None
@@ -119,16 +137,16 @@ class Gate:
             service = self._promises.wanted(tenant, headers, asked) if infers else None
         except NotServableError as error:
             raise _RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from None
-        if service != at_best:
-            self._check_overload(service)
+        if service is not None and service != at_best:
+            self._check_overload(service, service)
         return {**scope, "headers": _with_length(kept, len(body))}, _again(body, receive), service
 
-    def _check_overload(self, service: WantedService | None, **headers: str) -> None:
-        """Raises _RefusedError."""
-        if service is not None and (busy := self._overload(service)):
+    def _check_overload(self, service: WantedService, wanted: WantedService, **headers: str) -> None:
+        """Whether a request is refused that may get ``service``, and as far as is known gets ``wanted``. Raises _RefusedError."""
+        if busy := self._overload(service):
             message, wait_s = busy
-            retry_after = str(max(1, math.ceil(wait_s)))
-            raise _RefusedError(HTTPStatus.TOO_MANY_REQUESTS, refusal_text(message, wait_s), retry_after=retry_after, **headers)
+            headers["retry_after"] = str(max(1, math.ceil(wait_s)))
+            raise _RefusedError(HTTPStatus.TOO_MANY_REQUESTS, refusal_text(message, wait_s), service=wanted, **headers)
 
     def _is_preflight(self, path: str, method: str, headers: dict[bytes, bytes]) -> bool:
         """Whether a browser asks, without a key, whether it may ask. The middleware that answers goes by these headers, not by the path."""

@@ -8,12 +8,14 @@ import random
 from typing import Any
 
 import prometheus_client
+import ray
 from ray import serve
 
 from cluster.membership import Membership
+from cluster.metrics_listener import MetricsListener
 from core.config import BatonConfig
 from core.ids import RouterId
-from core.metrics import RouterCollector
+from core.metrics.exposition import ReadingCollector
 from core.pace import Pace
 from core.worker import Role
 from router.balancer.registry import make_balancer
@@ -36,7 +38,9 @@ class Router:
         from router.keys import KeyRing
         from router.members import Members
         from router.objectives import Promises
+        from router.readings import readings
         from router.routes import install
+        from router.tally import RouterTally
 
         settings = BatonConfig.model_validate(config)
         keys = KeyRing(settings.router.api_keys) if settings.router.api_keys.wanted else None  # first: without them, nothing starts
@@ -47,18 +51,29 @@ class Router:
         retry = Retry(settings.router.retry.max_losses, settings.router.retry.backoff_s, random.random)
         limits = Limits.of_config(settings)
         pace = Pace(settings.engine.slowdown)  # what it predicts and promises is in the engines' seconds
-        self.dispatcher = Dispatcher(balancer, client.deliver, pace.now, limits=limits, retry=retry, later=pace.later, foresight=foresight)
+        tally = RouterTally.of_config(settings)
+        self.dispatcher = Dispatcher(
+            balancer, client.deliver, pace.now, limits=limits, retry=retry, later=pace.later, foresight=foresight, tally=tally
+        )
 
-        prometheus_client.REGISTRY.register(RouterCollector(lambda: self.dispatcher.numbers))
+        # Serve gives each request to some replica: `/metrics` through it is of whichever that is. So each also listens by itself.
+        prometheus_client.REGISTRY.register(ReadingCollector(lambda: readings(self.dispatcher)))
+        self._listener = MetricsListener(prometheus_client.REGISTRY, settings.host or ray.util.get_node_ip_address())
+        metrics_address = await self._listener.open()
 
         async def fetch(known_version: int) -> Membership | None:
-            membership: Membership | None = await controller.membership.remote(known_version)
+            membership: Membership | None = await controller.membership.remote(known_version, self.name, metrics_address)
             return membership
 
         async def status() -> dict[str, Any]:
             async with asyncio.timeout(5.0):
                 known: dict[str, Any] = await controller.status.remote()
             return known
+
+        async def targets() -> list[dict[str, Any]]:
+            async with asyncio.timeout(5.0):
+                found: list[dict[str, Any]] = await controller.targets.remote()
+            return found
 
         self.members = Members(
             self.name, self.dispatcher, fetch, hello_s=settings.router.heartbeat_s, silence_s=settings.router.worker_timeout_s
@@ -78,11 +93,13 @@ class Router:
             max_body_bytes=settings.router.max_body_bytes,
             overload=self.dispatcher.refusal,
             promises=Promises.of_config(settings),
+            targets=targets,
         )
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app
 
     async def __del__(self) -> None:
+        self._listener.close()
         await self.members.close()
         self._llm.shutdown()

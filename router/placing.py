@@ -17,7 +17,6 @@ from router.waiting import Rank
 from router.waiting_room import WaitingRoom
 from router.workers import Workers
 
-
 _AGAIN_S = 0.05
 """Whoever waits for a worker that is full is decided on again after so long, or when that one has room: workers speak a thousand times
 per second, and every decision costs the router part of a millisecond."""

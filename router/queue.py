@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from core.ids import RequestId
+from core.metrics.words import Why
 from router.drain_rate import DrainRate
 from router.fairness import VirtualCounters
 from router.lanes import AGEING, Lanes, Round
+from router.reason import Reason
 from router.service import ORDINARY, WantedService
 from router.waiting import Rank, Waiting
 
@@ -79,6 +81,11 @@ class RequestQueue:
     def tokens(self) -> int:
         """Tokens to be computed for all that wait."""
         return self._tokens
+
+    @property
+    def oldest_since_s(self) -> float | None:
+        """Since when the one has been waiting that waits longest. Looks at all of them: not to be asked for every request."""
+        return min((waiting.since_s for waiting in self._waiting.values()), default=None)
 
     @property
     def lets_pass(self) -> bool:
@@ -174,26 +181,26 @@ class RequestQueue:
         """Tokens to be computed for those that wait before a new request that is to get ``service``."""
         return self._tokens - self._lanes.tokens + self._lanes.tokens_ahead(service, now)
 
-    def full(self, now: float, requests: int = 1, service: WantedService = ORDINARY) -> str | None:
+    def full(self, now: float, requests: int = 1, service: WantedService = ORDINARY) -> Reason | None:
         """Why so many new requests cannot wait here, in words for their client; None while there is room, or others make way."""
         limits = self.limits
         if requests > limits.max_requests + 1:  # one may well be placed at once
-            return f"{requests} answers at once are asked for, and {limits.max_requests} may wait"
+            return Reason(Why.QUEUE_FULL, f"{requests} answers at once are asked for, and {limits.max_requests} may wait")
         if not self._waiting:
             return None
         if not self._lanes.makes_way(service):
             if len(self._lanes) + requests > limits.max_requests:
-                return f"{len(self._lanes)} requests are waiting, and {limits.max_requests} may"
+                return Reason(Why.QUEUE_FULL, f"{len(self._lanes)} requests are waiting, and {limits.max_requests} may")
             if self._tokens >= limits.max_tokens:
-                return f"{self._tokens} prompt tokens are waiting, and {limits.max_tokens} may"
+                return Reason(Why.QUEUE_FULL, f"{self._tokens} prompt tokens are waiting, and {limits.max_tokens} may")
         if limits.refuse_hopeless and service.ttft_s is not None:
             return None  # when its first token will come is predicted better once it has been read
         longest_s = limits.predicted_wait_s(service)
         if self._lanes.oldest_s(service, now) > longest_s:
-            return f"requests have been waiting for more than {longest_s:g} s"
+            return Reason(Why.LONG_WAIT, f"requests have been waiting for more than {longest_s:g} s")
         wait_s = self.predicted_wait_s(now, service)
         if wait_s is not None and wait_s > longest_s:
-            return f"the wait would be {wait_s:.1f} s, and {longest_s:g} s is the most"
+            return Reason(Why.LONG_WAIT, f"the wait would be {wait_s:.1f} s, and {longest_s:g} s is the most")
         return None
 
     def retry_after_s(self, now: float, default_s: float) -> float:

@@ -23,9 +23,15 @@ from router.slow_readers import SlowReaders
 
 Status = Callable[[], Awaitable[dict[str, Any]]]
 """Asks the controller."""
+Targets = Callable[[], Awaitable[list[dict[str, Any]]]]
+"""Asks it whom Prometheus is to scrape."""
 
 
-def baton_routes(router: RouterId, dispatcher: Dispatcher, status: Status) -> APIRouter:
+async def _no_targets() -> list[dict[str, Any]]:
+    return []
+
+
+def baton_routes(router: RouterId, dispatcher: Dispatcher, status: Status, targets: Targets = _no_targets) -> APIRouter:
     """``/v1/baton/...``: what this router did and what it sees. Only what this replica knows."""
     routes = APIRouter(prefix="/v1/baton", tags=["baton"])
 
@@ -57,6 +63,14 @@ def baton_routes(router: RouterId, dispatcher: Dispatcher, status: Status) -> AP
             return await status()
         except Exception as error:
             raise HTTPException(503, f"the controller does not answer: {type(error).__name__}; requests are served all the same") from None
+
+    @routes.get("/targets")
+    async def scrape_targets() -> list[dict[str, Any]]:
+        """For Prometheus' `http_sd_configs`: every router and worker there is, the controller, and what Ray tells. docs/metrics.md."""
+        try:
+            return await targets()
+        except Exception as error:  # Prometheus then keeps the list it has
+            raise HTTPException(503, f"the controller does not answer: {type(error).__name__}") from None
 
     @routes.get("/workers")
     async def workers() -> dict[str, Any]:
@@ -134,6 +148,7 @@ def install(
     overload: Overload = lambda _: None,
     stalled_s: float = _STALLED_S,
     promises: Promises | None = None,
+    targets: Targets = _no_targets,
 ) -> ASGIApp:
     """vLLM's app with all that is Baton's. Wrapped from outside: vLLM's own set-up has closed the list of middlewares.
 
@@ -149,6 +164,6 @@ def install(
         return retry_after_s() if callable(retry_after_s) else retry_after_s
 
     remove_unserved(app)
-    app.include_router(baton_routes(router, dispatcher, status))
+    app.include_router(baton_routes(router, dispatcher, status, targets))
     inside = SlowReaders(LateStart(LeavingIsTold(app), wait_s), stalled_s)
-    return BatonHeaders(Gate(inside, max_body_bytes, keys, overload, promises=promises), router, wait_s)
+    return BatonHeaders(Gate(inside, max_body_bytes, keys, overload, promises=promises, refused=dispatcher.tally.refused), router, wait_s)

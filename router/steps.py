@@ -16,6 +16,7 @@ from router.entry import Entry
 from router.foresight import Foresight
 from router.legs import Legs
 from router.outbox import Outbox
+from router.tally import RouterTally
 from router.waiting_room import WaitingRoom
 from router.workers import Workers
 
@@ -36,6 +37,7 @@ class Steps:
         room: WaitingRoom,
         foresight: Foresight,
         outbox: Outbox,
+        tally: RouterTally,
         clock: Callable[[], float],
         act: Act,
     ) -> None:
@@ -47,7 +49,10 @@ class Steps:
         self._room = room
         self._foresight = foresight
         self._outbox = outbox
+        self._tally = tally
         self._clock = clock
+        self._now_s = 0.0
+        """When the step at hand came."""
         self._act = act
 
     def take(self, card: WorkerCard, step: StepOutputs, frames: list[bytes]) -> None:
@@ -58,7 +63,7 @@ class Steps:
                 entry.timeline.moved(transfer)
         unknown: list[LegId] = []
         more_room = False
-        now_s = self._clock()
+        self._now_s = now_s = self._clock()
         with self._outbox.together():
             for output in self._codec.decode(frames):
                 leg = LegId(output.request_id)
@@ -80,8 +85,8 @@ class Steps:
             entry.held = output
             return
         timeline, tokens = entry.timeline, len(output.new_token_ids)
-        if timeline.first_token_s is None and tokens:
-            timeline.first_token_s = self._clock() - timeline.began_s
+        if tokens:
+            self._count(entry, tokens)
         timeline.output_tokens += tokens
         self._room.queue.counters.produced(entry.service.tenant, entry.service.weight, tokens)
         if entry.held is not None:
@@ -96,6 +101,20 @@ class Steps:
         output.request_id = entry.request.request_id
         self._outbox.put(output)
 
+    def _count(self, entry: Entry, tokens: int) -> None:
+        """They go to the client now."""
+        timeline, meter, now_s = entry.timeline, entry.meter, self._now_s
+        told_s, entry.told_s = entry.told_s, now_s
+        if timeline.first_token_s is None:
+            timeline.first_token_s = now_s - timeline.began_s
+        if meter is None:
+            return
+        meter.tokens.value += tokens
+        if told_s is None:
+            meter.first.observe(timeline.first_token_s)
+        else:
+            meter.gaps.observe(now_s - told_s)
+
     def _output(self, entry: Entry, leg: LegId, card: WorkerCard, output: EngineCoreOutput, step: StepOutputs, now_s: float) -> None:
         flow, timeline = entry.flow, entry.timeline
         is_first = output.prefill_stats is not None
@@ -105,7 +124,7 @@ class Steps:
         if output.finish_reason is not None:
             self._inflight.ended(leg, now_s)
         if is_first:
-            self._tell_of_prompt(entry, leg, output)
+            self._tell_of_prompt(entry, leg, card, output)
         recomputed = is_first and timeline.was_transferred is False
         event = e.LegOutput(leg, output.new_token_ids, _finish(output), step.handles.get(leg), recomputed)
         had_none = timeline.first_token_s is None
@@ -130,7 +149,7 @@ class Steps:
         if entry.kinds[leg] is not LegKind.PREFILL and timeline.decoding_s is None:
             timeline.decoding_s = now_s - timeline.began_s
 
-    def _tell_of_prompt(self, entry: Entry, leg: LegId, output: EngineCoreOutput) -> None:
+    def _tell_of_prompt(self, entry: Entry, leg: LegId, card: WorkerCard, output: EngineCoreOutput) -> None:
         """Where the prompt's KV came from."""
         timeline, stats = entry.timeline, output.prefill_stats
         assert stats is not None
@@ -139,9 +158,11 @@ class Steps:
             timeline.decode_cached_tokens = stats.num_local_cached_tokens
             timeline.recomputed_tokens = stats.num_computed_tokens
             self._foresight.handed_over(entry)
+            self._tally.handed_over(timeline)
             output.prefill_stats = None  # clients are told what *prefill* found in its cache
         else:
             timeline.cached_tokens = stats.num_cached_tokens
+            self._tally.prompt_begun(card.worker, card.role, entry.context_tokens, stats.num_cached_tokens)
             if timeline.output_tokens:
                 output.prefill_stats = None  # and once: what a resumed request finds is no news of its prompt
 

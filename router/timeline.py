@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from core.ids import RequestId, WorkerId
+from core.metrics.words import Part
 from engine.base import Transfer
 from router.plan import Ask, Decision
 
@@ -61,8 +62,8 @@ class Timeline:
     """When the first token came of the worker that decodes."""
     decisions: list[Made] = field(default_factory=list)
     """The newest plans, oldest first."""
-    earlier_s: dict[str, float] = field(default_factory=dict)
-    """Seconds per phase that went into attempts before the last one."""
+    earlier_s: dict[Part, float] = field(default_factory=dict)
+    """Seconds per part that went into attempts before the last one."""
     attempt_began_s: float = 0.0
     finished_s: float | None = None
     output_tokens: int = 0
@@ -87,8 +88,8 @@ class Timeline:
         """A plan was made ``now_s`` after arrival. Fields tell of the last attempt; the time that earlier ones took stays counted."""
         self.considered(ask, decision, now_s)
         if self.attempts:
-            for name, seconds in self._spent(now_s).items():
-                self.earlier_s[name] = self.earlier_s.get(name, 0.0) + seconds
+            for part, seconds in self._spent(now_s).items():
+                self.earlier_s[part] = self.earlier_s.get(part, 0.0) + seconds
             self.attempt_began_s = now_s
         self.attempts += 1
         self.sent_s = self.queue_s = self.handed_off_s = self.decoding_s = None
@@ -124,27 +125,45 @@ class Timeline:
 
     @property
     def phases(self) -> dict[str, float | None]:
-        """Seconds per phase, all attempts together: they follow each other without a gap. ``route`` includes the router's queue."""
-        spent = self._spent(self.finished_s)
-        seen = {name: spent.get(name, 0.0) + self.earlier_s.get(name, 0.0) for name in {*spent, *self.earlier_s}}
+        """Seconds per phase, all attempts together: they follow each other without a gap. ``route`` includes the router's queue,
+        ``queue`` is the engine's, ``handoff`` is from the last of prefill to the first of decode."""
+        seen: dict[str, float] = {}
+        for part, seconds in self.parts.items():
+            seen[_PHASES[part]] = seen.get(_PHASES[part], 0.0) + seconds
         return {name: seen.get(name) for name in ("route", "queue", "prefill", "handoff", "decode")}
 
-    def _spent(self, until_s: float | None) -> dict[str, float]:
-        """Seconds per phase of the present attempt; of the phase it is in up to ``until_s``, and without it if that is None."""
+    @property
+    def parts(self) -> dict[Part, float]:
+        """The same in more parts, without those that did not happen."""
+        spent = dict(self.earlier_s)
+        for part, seconds in self._spent(self.finished_s).items():
+            spent[part] = spent.get(part, 0.0) + seconds
+        if Part.ROUTE in spent:
+            spent[Part.QUEUE] = min(self.waited_s, spent[Part.ROUTE])
+            spent[Part.ROUTE] -= spent[Part.QUEUE]
+        return spent
+
+    def _spent(self, until_s: float | None) -> dict[Part, float]:
+        """Seconds per part of the present attempt; of the one it is in up to ``until_s``, and without it if that is None."""
+        # A hand-over that has come to nothing, because its worker refused or was lost, was waiting for the next one.
+        handing_over = Part.HANDOFF_WAIT if self.decoding_s is None else Part.DECODE_WAIT
         ends = {
-            "route": (self.attempt_began_s, self.sent_s),
-            "prefill": (self.sent_s, self.decoding_s if self.handed_off_s is None else self.handed_off_s),
-            "handoff": (self.handed_off_s, self.decoding_s),
-            "decode": (self.decoding_s, None),
+            Part.ROUTE: (self.attempt_began_s, self.sent_s),
+            Part.PREFILL: (self.sent_s, self.decoding_s if self.handed_off_s is None else self.handed_off_s),
+            handing_over: (self.handed_off_s, self.decoding_s),
+            Part.DECODE: (self.decoding_s, None),
         }
-        spent: dict[str, float] = {}
-        for name, (begin_s, next_s) in ends.items():
+        spent: dict[Part, float] = {}
+        for part, (begin_s, next_s) in ends.items():
             end_s = until_s if next_s is None else next_s
             if begin_s is not None and end_s is not None:
-                spent[name] = end_s - begin_s
-        if self.queue_s is not None and "prefill" in spent:
-            spent["queue"] = min(self.queue_s, spent["prefill"])
-            spent["prefill"] -= spent["queue"]
+                spent[part] = end_s - begin_s
+        if self.queue_s is not None and Part.PREFILL in spent:
+            spent[Part.ENGINE_QUEUE] = min(self.queue_s, spent[Part.PREFILL])
+            spent[Part.PREFILL] -= spent[Part.ENGINE_QUEUE]
+        if Part.DECODE_WAIT in spent and self.transfer_bytes:
+            spent[Part.TRANSFER] = min(self.transfer_s, spent[Part.DECODE_WAIT])
+            spent[Part.DECODE_WAIT] -= spent[Part.TRANSFER]
         return spent
 
     @property
@@ -159,6 +178,17 @@ class Timeline:
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OWN}
         return own | derived
 
+
+_PHASES = {
+    Part.ROUTE: "route",
+    Part.QUEUE: "route",
+    Part.ENGINE_QUEUE: "queue",
+    Part.PREFILL: "prefill",
+    Part.HANDOFF_WAIT: "handoff",
+    Part.TRANSFER: "handoff",
+    Part.DECODE_WAIT: "handoff",
+    Part.DECODE: "decode",
+}
 
 _OWN = frozenset({"began_s", "earlier_s", "attempt_began_s", "decisions"})
 """What nobody else can make use of, and what is told elsewhere."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from core.ids import RequestId
+from core.metrics.words import Why
 from router import events as e
 from router.early_refusal import refusal_text
 from router.entry import Entry
@@ -12,6 +13,7 @@ from router.flow import Phase
 from router.legs import Legs
 from router.limits import Limits
 from router.queue import RequestQueue
+from router.reason import Reason
 from router.service import WantedService
 from router.timers import Later, Timer
 from router.waiting import Rank, Waiting
@@ -79,7 +81,7 @@ class WaitingRoom:
         self.end_trial(entry)  # nobody has room for it: others need not wait for it as well
         self._sweep_later()
         for loser in self.queue.surplus():  # perhaps this one
-            self.refuse(loser.request, "requests that go first have filled the queue")
+            self.refuse(loser.request, Reason(Why.DISPLACED, "requests that go first have filled the queue"))
 
     def placed(self, entry: Entry) -> None:
         """It has been told its plan. In its turn out of the queue ``wake_one`` sees to that; else it may have passed some that wait."""
@@ -149,7 +151,7 @@ class WaitingRoom:
 
     # -- refusals ------------------------------------------------------------------------------------------------------
 
-    def full(self, requests: int, service: WantedService) -> str | None:
+    def full(self, requests: int, service: WantedService) -> Reason | None:
         """Why so many new requests cannot wait here, in words for their client."""
         return self.queue.full(self._clock(), requests, service)
 
@@ -173,4 +175,4 @@ class WaitingRoom:
         waited_s = self._clock() - waiting.since_s
         if not self._workers.any_ready:
             return e.GivenUp(e.FailKind.UNAVAILABLE, f"no worker was ready for {waited_s:.1f} s")
-        return self.overloaded(f"no worker had room for {waited_s:.1f} s")
+        return self.overloaded(Reason(Why.WAITED, f"no worker had room for {waited_s:.1f} s"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cluster.messages import FromRouter
 from core.ids import Epoch, WorkerId
-from core.worker import WorkerLoad, WorkerState
+from core.worker import Role, WorkerLoad, WorkerState
 from router.inflight import InFlight
 from router.limits import Limits
 from router.link import WorkerLink
@@ -103,6 +103,11 @@ class Workers:
             refusal.open_offers *= 2
             if refusal.open_offers > _ANY_NUMBER:
                 del self._refusals[worker]
+
+    def role(self, worker: WorkerId) -> Role | None:
+        """What a member is offered for; None for who is none."""
+        link = self._links.get(worker)
+        return link.card.role if link is not None else None
 
     def epoch(self, worker: WorkerId) -> Epoch | None:
         """The present life of a worker that can be reached; None for the others."""

@@ -8,7 +8,7 @@ from collections import deque
 from enum import StrEnum
 from statistics import median
 
-from core.metrics import ERROR_BUCKETS, PredictionNumbers
+from core.metrics.predictions import ERROR_BUCKETS, PredictionNumbers
 from core.worker import Role
 
 _NEWEST = 512

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from core.ids import WorkerId
-from core.metrics import PredictionNumbers
+from core.metrics.predictions import PredictionNumbers
 from core.step_model import StepModel
 from core.worker import Role
 from router.plan import WorkerView

@@ -126,6 +126,13 @@ async def check_empty(engine: Running) -> None:
 MakeEngine = Callable[[], Awaitable[Running]]
 
 
+def _metrics(running: Running) -> dict[str, float]:
+    """What the engine tells Prometheus, of those that have no labels but the engine's own."""
+    samples = [sample for family in running.engine.metrics() for sample in family.samples]
+    assert all(sample.name.startswith("vllm:") for sample in samples)
+    return {sample.name: sample.value for sample in samples if sample.labels.keys() == {"model_name", "engine"}}
+
+
 class EngineContract:
     """The suite. Engines may differ in block size, so prompts are counted in blocks."""
 
@@ -352,6 +359,21 @@ class EngineContract:
         assert len(decodes) <= 6, "asynchronous scheduling may have begun one too many"
         assert all(sample.seconds > 0.0 for sample in samples)
         assert sum(sample.seconds for sample in samples) <= passed_s
+
+    async def test_it_tells_vllms_metrics(self, make_engine: MakeEngine) -> None:
+        """Under vLLM's names, whatever the engine: its queues and cache as they are, and tokens as they were counted."""
+        engine = await make_engine()
+        before = _metrics(engine)
+        prompt = prompt_of(2 * engine.facts.block_size_tokens + 5, 11)
+        for leg in ("first", "again"):
+            await engine.run(ask(leg, prompt, 6))
+        now = _metrics(engine)
+        grown = {name: now[name] - before[name] for name in now if name.endswith("_total")}
+        assert grown["vllm:generation_tokens_total"] == 12
+        assert grown["vllm:prompt_tokens_total"] == grown["vllm:prefix_cache_queries_total"] == 2 * len(prompt)
+        assert grown["vllm:prefix_cache_hits_total"] == 2 * engine.facts.block_size_tokens
+        assert grown["vllm:num_preemptions_total"] == 0
+        assert (now["vllm:num_requests_running"], now["vllm:num_requests_waiting"], now["vllm:kv_cache_usage_perc"]) == (0, 0, 0)
 
     async def test_kv_events_name_blocks_as_routers_do(self, make_engine: MakeEngine) -> None:
         """The keys made of a prompt, its answer and its salt are those a worker makes of the events; without the salt, others."""

@@ -14,11 +14,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from core.ids import WorkerId
-from core.metrics import RouterCollector
+from core.metrics.exposition import ReadingCollector
 from engine.sim_timing import PolynomialTime
 from router.dispatcher import Dispatcher
 from router.limits import Limits
 from router.queue import QueueLimits
+from router.readings import readings
 from router.timeline import Made
 from tests.contract.engine_contract import ask, prompt_of
 from tests.support.eventually import assert_eventually
@@ -162,7 +163,7 @@ async def test_step_times_are_measured_and_told(cluster: MiniCluster) -> None:
 @contextmanager
 def exposed(server: RouterServer) -> Iterator[None]:
     """The router's numbers on its ``/metrics``, as the ingress puts them there."""
-    collector = RouterCollector(lambda: server.dispatcher.numbers)
+    collector = ReadingCollector(lambda: readings(server.dispatcher))
     prometheus_client.REGISTRY.register(collector)
     try:
         yield

@@ -12,9 +12,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from core.config import ApiKeysConfig, Objectives
 from core.ids import RouterId
+from core.metrics.words import Why
 from router.gate import Gate
 from router.keys import KeyRing
 from router.objectives import Promises
+from router.reason import Reason
 from router.routes import BatonHeaders
 from router.served_paths import INFERENCE, SERVED, SMALL, SMALL_BYTES, WITHOUT_KEY
 from router.service import WantedService, current_service
@@ -364,3 +366,32 @@ async def test_whoever_is_to_come_back_is_told_when(status: int, given: bytes | 
     answer = await ask(BatonHeaders(app, RouterId("router-7"), wait))
     assert {name.lower(): value for name, value in answer.headers.items()}.get("retry-after") == wanted
     assert answer.headers["x-baton-router"] == "router-7"
+
+
+# -- what is counted ---------------------------------------------------------------------------------------------------------
+
+
+async def _counted(*headers: tuple[bytes, bytes], gate: dict[str, Any], **asked: Any) -> list[tuple[Why, WantedService | None]]:
+    """What the gate tells of a request."""
+    told: list[tuple[Why, WantedService | None]] = []
+    await ask(Gate(App(), LIMIT, refused=lambda why, service: told.append((why, service)), **gate), "/v1/completions", *headers, **asked)
+    return told
+
+
+async def test_every_refusal_is_counted_by_its_reason() -> None:
+    """Once; a request that is let in not at all."""
+    assert await _counted(gate={}) == []
+    assert await _counted(gate={"keys": KEYS}) == [(Why.UNAUTHORIZED, None)]
+    assert await _counted(gate={}, body=[b"x" * 2000]) == [(Why.TOO_LARGE, None)]
+    assert await _counted((b"x-baton-ttft-s", b"soon"), gate={}) == [(Why.INVALID, None)]
+    assert await _counted(gate={"body_timeout_s": 0.01}, body=[b"{", b""]) == [(Why.SLOW_BODY, None)]
+
+
+async def test_an_overload_is_counted_with_what_the_request_was_promised() -> None:
+    """Refused before its body was read, it counts as what its headers ask for: goodput has to know whom it failed."""
+    full = Reason(Why.QUEUE_FULL, "the queue is full")
+    asked = (b"x-baton-ttft-s", b"0.5")
+    [(why, service)] = await _counted(asked, gate={"overload": lambda _: (full, 1.0)})
+    assert service is not None
+    assert (why, service.ttft_s, service.has_objective) == (Why.QUEUE_FULL, 0.5, True)
+    assert [why for why, _ in await _counted(gate={"overload": lambda _: ("in other words", 1.0)})] == [Why.OTHER]

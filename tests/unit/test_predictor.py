@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from core.ids import Epoch, WorkerId
-from core.metrics import ERROR_BUCKETS
+from core.metrics.predictions import ERROR_BUCKETS
 from core.step_model import StepModel
 from core.worker import EngineFacts, Role, WorkerCard, WorkerLoad, WorkerState
 from router.plan import WorkerView

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.ids import LegId, RequestId, WorkerId
+from core.metrics.words import Part
 from engine.base import Transfer
 from router.plan import Ask, Decision, Plan, Scored
 from router.timeline import Timeline, TimelineBook
@@ -80,6 +81,49 @@ def test_phases_add_up(times: list[float], queued: float, split: bool, counts: b
         record = timeline(WHOLE, sent_s=sent, queue_s=queue, decoding_s=handed_off, finished_s=finished)
     assert sum(spent for spent in record.phases.values() if spent is not None) == pytest.approx(finished)
     assert min(spent for spent in record.phases.values() if spent is not None) >= -1e-9
+
+
+PARTS: dict[str, tuple[Timeline, dict[Part, float]]] = {
+    "split": (
+        timeline(
+            sent_s=1.0, queue_s=0.5, waited_s=0.75, handed_off_s=3.0, decoding_s=4.0, finished_s=8.0, transfer_bytes=1, transfer_s=0.25
+        ),
+        {Part.ROUTE: 0.25, Part.QUEUE: 0.75, Part.ENGINE_QUEUE: 0.5, Part.PREFILL: 1.5, Part.TRANSFER: 0.25, Part.DECODE_WAIT: 0.75}
+        | {Part.DECODE: 4.0},
+    ),
+    "all was there already": (
+        timeline(sent_s=1.0, handed_off_s=3.0, decoding_s=4.0, finished_s=8.0),
+        {Part.ROUTE: 1.0, Part.QUEUE: 0.0, Part.PREFILL: 2.0, Part.DECODE_WAIT: 1.0, Part.DECODE: 4.0},
+    ),
+    "one worker": (
+        timeline(WHOLE, sent_s=1.0, queue_s=0.5, decoding_s=3.0, finished_s=8.0),
+        {Part.ROUTE: 1.0, Part.QUEUE: 0.0, Part.ENGINE_QUEUE: 0.5, Part.PREFILL: 1.5, Part.DECODE: 5.0},
+    ),
+    "gone before a decode worker had it": (
+        timeline(sent_s=1.0, handed_off_s=3.0, finished_s=4.5),
+        {Part.ROUTE: 1.0, Part.QUEUE: 0.0, Part.PREFILL: 2.0, Part.HANDOFF_WAIT: 1.5},
+    ),
+}
+
+
+@pytest.mark.parametrize(("record", "parts"), PARTS.values(), ids=PARTS.keys())
+def test_parts(record: Timeline, parts: dict[Part, float]) -> None:
+    """Phases in more detail: the router's queue apart from the router, the transfer apart from the waiting around it."""
+    assert record.parts == parts
+
+
+def test_a_refused_hand_over_was_waiting() -> None:
+    """The prompt was kept meanwhile; what the next decode worker took is told apart from that."""
+    record = timeline(sent_s=1.0, handed_off_s=3.0)
+    record.decided(ASK, SPLIT, 5.0)
+    record.handed_off_s, record.decoding_s, record.finished_s = 5.0, 5.5, 6.0
+    assert {part: record.parts[part] for part in (Part.PREFILL, Part.HANDOFF_WAIT, Part.DECODE_WAIT, Part.DECODE)} == {
+        Part.PREFILL: 2.0,
+        Part.HANDOFF_WAIT: 2.0,
+        Part.DECODE_WAIT: 0.5,
+        Part.DECODE: 0.5,
+    }
+    assert record.phases["handoff"] == 2.5
 
 
 TRANSFERRED: dict[str, tuple[Timeline, bool | None]] = {

@@ -1,0 +1,70 @@
+"""What Prometheus reads, made with its client library from what was counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from core.metrics.tally import Counts, Reading, Spreads
+
+
+class ReadingCollector(Collector):
+    """Asks for the readings at every scrape: nothing has to be kept up to date, and a worker that is gone is gone from here."""
+
+    def __init__(self, look: Callable[[], Iterable[Reading]]) -> None:
+        self._look = look
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not ask for numbers that are not there yet."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """One after the other: each is of the moment at which it is taken."""
+        return map(family_of, self._look())
+
+
+class OneFamily(Collector):
+    """One of a scrape's families, to be encoded by itself."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._family,)
+
+
+class LabelledCollector(Collector):
+    """Whatever others tell, with further labels: what is measured inside of a worker does not know whose it is."""
+
+    def __init__(self, look: Callable[[], Iterable[Metric]], labels: Mapping[str, str]) -> None:
+        self._look = look
+        self._labels = dict(labels)
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._look():
+            labelled = Metric(family.name, family.documentation, family.type, family.unit)
+            for sample in family.samples:
+                labelled.samples.append(sample._replace(labels={**sample.labels, **self._labels}))
+            yield labelled
+
+
+def family_of(reading: Reading) -> Metric:
+    """The reading in the client library's words."""
+    entry = reading.entry
+    if isinstance(reading, Spreads):
+        spreads = HistogramMetricFamily(entry.name, entry.meaning, labels=entry.labels)
+        bounds = [*(f"{bound:g}" for bound in entry.bounds), "+Inf"]
+        for labels, spread in reading.cells.items():
+            spreads.add_metric(labels, [*zip(bounds, accumulate(map(float, spread.counts)), strict=True)], spread.sum)
+        return spreads
+    make = CounterMetricFamily if isinstance(reading, Counts) else GaugeMetricFamily
+    family: Metric = make(entry.name.removesuffix("_total"), entry.meaning, labels=entry.labels)
+    for labels, cell in reading.cells.items():
+        family.add_metric(labels, cell.value)  # type: ignore[attr-defined]  # both have it, `Metric` does not
+    return family
