@@ -55,9 +55,9 @@ class Entry:
     """Since when no worker has worked on it, however often it was tried meanwhile: its place in the queue."""
     entered_s: float | None = None
     """Since when it has been in the queue."""
+    again_s: float | None = None
+    """It waits by choice, and is to be decided on again then; or when one of ``awaited``, which are full, has room."""
     awaited: Sequence[WorkerId] = ()
-    """Full workers, for one of which it waits rather than going elsewhere, as was decided at ``decided_s``."""
-    decided_s: float = 0.0
     is_turn: bool = False
     """It is being tried out of the queue: it need not wait behind the others."""
     timers: list[Timer] = field(default_factory=list)

@@ -11,15 +11,16 @@ from router.balancer.balancer import Balancer
 from router.early_refusal import Predicted, early_refusal
 from router.entry import Entry
 from router.foresight import Foresight
-from router.plan import Ask, Scored, View, WorkerView
+from router.plan import Ask, Decision, Scored, View, WorkerView
 from router.room import no_room_to_prefill
 from router.waiting import Rank
 from router.waiting_room import WaitingRoom
 from router.workers import Workers
 
 _AGAIN_S = 0.05
-"""Whoever waits for a worker that is full is decided on again after so long, or when that one has room: workers speak a thousand times
-per second, and every decision costs the router part of a millisecond."""
+"""Whoever waits by choice, for a worker that is full or for one on which it does no harm, is decided on again after so long, or when a full
+one has room: workers speak a thousand times per second, and every decision costs the router part of a millisecond."""
+_BEHIND = Decision(None, (), {}, "others wait already, and have been passed often enough")
 
 
 class Placing:
@@ -45,21 +46,24 @@ class Placing:
         view = self._workers.view()
         if self._waits_on(entry, view):
             return e.NoRoom()
+        entry.again_s = None
         ask = self._foresight.ask(entry, order, self._clock())
         if self._room.must_wait(entry):
-            return self._waits_too_long(entry, ask, view) or e.NoRoom()
+            return self._waits(entry, ask, view, _BEHIND)
         decision = self._balancer.choose(ask, view)
         chosen = decision.chosen
-        entry.awaited, entry.decided_s = decision.awaited, ask.now_s
         if chosen is None:
+            if decision.awaited:
+                entry.again_s, entry.awaited = ask.now_s + _AGAIN_S, decision.awaited
             if decision.hopeless and entry.rank is Rank.NEW and self._workers.all_up:
                 return e.GivenUp(e.FailKind.ENGINE, "; ".join(f"{worker}: {reason}" for worker, reason in decision.rejected.items()))
-            return self._waits_too_long(entry, ask, view) or e.NoRoom()
+            return self._waits(entry, ask, view, decision)
         refused = self._refused(entry, ask, chosen, view)
         if refused is not None:
             entry.timeline.considered(ask, decision, self._clock() - entry.timeline.began_s)
             return refused
         if self._does_harm(entry, chosen):
+            entry.again_s, entry.awaited = ask.now_s + _AGAIN_S, ()
             return e.NoRoom()
         self._room.tries(entry)
         entry.timeline.decided(ask, decision, self._clock() - entry.timeline.began_s)
@@ -75,15 +79,22 @@ class Placing:
         return self._balancer.is_possible(ask, self._workers.view())
 
     def _waits_on(self, entry: Entry, view: View) -> bool:
-        """Whether it waits for a full worker, and nothing is new there."""
-        if not entry.awaited or entry.rank is not Rank.NEW or self._clock() >= entry.decided_s + _AGAIN_S:
+        """Whether it waits by choice, and nothing is new."""
+        if entry.again_s is None or entry.rank is not Rank.NEW or self._clock() >= entry.again_s:
             return False
-        waited_for = [view[worker] for worker in entry.awaited if worker in view]
-        return bool(waited_for) and all(no_room_to_prefill(seen, entry.context_tokens) for seen in waited_for)
+        return all(no_room_to_prefill(view[worker], entry.context_tokens) for worker in entry.awaited if worker in view)
 
     def _does_harm(self, entry: Entry, chosen: Scored) -> bool:
         """Whether a new request would break more promises than the one it keeps: then it waits until there is room for it."""
         return self._refuses_hopeless and entry.rank is Rank.NEW and chosen.breaks > chosen.keeps
+
+    def _waits(self, entry: Entry, ask: Ask, view: View, decision: Decision) -> e.NoRoom | e.GivenUp:
+        """It does, or is refused because it would for too long: then the decision that it must wait is written down."""
+        refused = self._waits_too_long(entry, ask, view)
+        if refused is None:
+            return e.NoRoom()
+        entry.timeline.considered(ask, decision, self._clock() - entry.timeline.began_s)
+        return refused
 
     def _waits_too_long(self, entry: Entry, ask: Ask, view: View) -> e.GivenUp | None:
         """Whether a new request that has to wait will do so for too long: it is refused at once, rather than when that has happened."""

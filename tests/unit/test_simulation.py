@@ -8,6 +8,7 @@ import pytest
 from core.step_model import StepModel
 from core.worker import Role
 from engine.sim_config import SimulatedEngineConfig
+from router.balancer.balancer import Balancer
 from router.balancer.random_choice import Random
 from router.balancer.registry import make_policy
 from router.queue import QueueLimits
@@ -166,6 +167,36 @@ def test_of_a_burst_as_many_are_let_in_as_can_be_in_time(policy):
     assert [record for record in accepted if record.ttft_s > 1.0] == []
     refused_late = [record for record in records if record.failure and record.ended_s - record.arrival_s > 0.05]
     assert len(refused_late) <= 3  # those with which it was touch and go
+
+
+def test_who_is_refused_for_the_wait_has_a_decision_that_says_so():
+    """Why nobody could take it: whoever asks later finds the decision beside the reason."""
+    sim = cluster(1, 1, service=WantedService(ttft_s=0.3))
+    sim.replay(traffic(requests=200, rate=60.0, turns=1))
+    failed = [timeline for timeline in sim.routers[0].dispatcher.timelines.newest(1000) if timeline.outcome == "failed"]
+    early = [timeline for timeline in failed if "the first token would come after" in timeline.error]
+    assert early
+    assert all(timeline.decisions for timeline in early)
+    assert any(timeline.decisions[-1].decision.chosen is None for timeline in early)
+
+
+def test_who_waits_by_choice_is_not_decided_on_all_the_time(monkeypatch):
+    """Every word of a worker wakes those that wait; what they wait for has not changed by that. It is served as well."""
+    before = [TraceRequest(0.3 * number, 1000, 20) for number in range(20)]
+    burst = Trace("burst", [*before, *(TraceRequest(8 + 0.005 * number, 3000, 100) for number in range(200))], ENGINE.block_size_tokens)
+    chosen = []
+    choose = Balancer.choose
+    monkeypatch.setattr(Balancer, "choose", lambda *of: chosen.append(of[1].request) or choose(*of))
+
+    def decisions():
+        chosen.clear()
+        records = cluster(2, 2, policy="baton", service=WantedService(tpot_s=0.01)).replay(burst)
+        assert all(record.is_complete for record in records)
+        return len(chosen)
+
+    seldom = decisions()
+    monkeypatch.setattr("router.placing._AGAIN_S", 0.0)
+    assert decisions() > 1.5 * seldom
 
 
 def test_the_clock_lets_things_happen_in_order():
