@@ -11,14 +11,14 @@ from benchmarks.goodput.sweep import Sweep, Workload, quick
 from simulation.goodput import Objective
 
 ROOT = Path(__file__).parents[2]
-_CHAT = (8, 12, 16, 20, 25, 30, 35, 40, 46, 54)
-_CODE = (20, 35, 50, 65, 80, 100, 120, 150, 190, 240, 300)
+_CHAT = (8, 16, 22, 28, 34, 40, 48)
+_CODE = (20, 35, 50, 65, 80, 100, 125, 160, 200)
 _AT_12 = (8, 10, 12)
 WORKLOADS = (
-    Workload("mooncake_conversation", Objective(3.0, 0.025), _CHAT, 2500, ours=((0, 512), (0, 1024), (6, 512), (8, 512), (8, 2048))),
-    Workload("azure_code", Objective(0.5, 0.025), _CODE, 3000, _AT_12, ours=((0, 512), (0, 1024), (8, 512), (12, 512), (12, 2048))),
-    Workload("mooncake_conversation", Objective(3.0, 0.05), _CHAT, 2500, ours=((0, 512), (0, 1024), (0, 2048), (8, 512), (8, 2048))),
-    Workload("azure_code", Objective(0.5, 0.05), _CODE, 3000, _AT_12, ours=((0, 1024), (0, 2048), (8, 2048), (12, 512), (12, 2048))),
+    Workload("mooncake_conversation", Objective(3.0, 0.025), _CHAT, 2000, ours=((0, 512), (0, 1024), (8, 512))),
+    Workload("azure_code", Objective(0.5, 0.025), _CODE, 2500, _AT_12, ours=((0, 512), (8, 512), (12, 512), (12, 2048))),
+    Workload("mooncake_conversation", Objective(3.0, 0.05), _CHAT, 2000, ours=((0, 1024), (0, 2048), (8, 2048))),
+    Workload("azure_code", Objective(0.5, 0.05), _CODE, 2500, _AT_12, ours=((0, 1024), (0, 2048), (12, 512), (12, 2048))),
 )
 """Azure's prompts are long beside its answers: more workers prefill."""
 

@@ -99,13 +99,13 @@ class Sweep:
             "per request": sorted(tried, key=lambda curve: -curve.goodput),
             "with our router": self.curves(lent),
             "ablation": self.curves(without, near),
-            "four routers": self.curves(four),
+            "four routers": self.curves(four, near),
         }
 
     def _near(self, goodput: float) -> list[float]:
-        """The rates tried around a goodput: from three below to two above."""
+        """The rates tried around a goodput: two below it and two above."""
         at = bisect_right(self._workload.rates, goodput)
-        return list(self._workload.rates[max(0, at - 3) : at + 2])
+        return list(self._workload.rates[max(0, at - 2) : at + 2])
 
     def _run(self, setup: Setup, rate: float) -> Run:
         work = self._workload
