@@ -91,8 +91,8 @@ class Sweep:
         # Decode workers of a static set-up hardly ever compute a prompt: their step size says nothing.
         disaggregated = self.best(peers, work.ratios, work.step_tokens[-1:])
         lent = [Setup(each.setup.policy, each.setup.prefill, each.setup.step_tokens) for each in (*_top(aggregated), *_top(disaggregated))]
-        without = [replace_policy(ours, f"{OURS}-without-{term}") for term in sorted(SWITCHES)]
-        four = [Setup(policy, ours.prefill, ours.step_tokens, 4) for policy in (OURS, "least_outstanding_tokens")]
+        without = [replace_policy(ours, f"{OURS}-without-{term}") for term in sorted(SWITCHES - {"blur"})]
+        four = [Setup(policy, ours.prefill, ours.step_tokens, 4) for policy in (OURS, f"{OURS}-without-blur", "least_outstanding_tokens")]
         return {
             "aggregated": aggregated,
             "disaggregated": disaggregated,

@@ -35,6 +35,7 @@ class Joint(Policy):
         self._predictions = predictions
         self._rng = rng
         self._without = without
+        self._herd = 0.0 if "blur" in without else _HERD
         self._share = Rate()
         self._handed = Rate()
         self.alone = Alone.NEVER if "alone" in without else Alone.ANY  # type: ignore[misc]  # for everybody else it never differs
@@ -78,7 +79,7 @@ class Joint(Policy):
     def _blurred(self, priced: Priced, view: View) -> Priced:
         """Ties are broken at random, and where other routers are at work, near ties too."""
         others = max(_others_part(view[priced.plan.prefill]), _others_part(view[priced.plan.decode]))
-        priced.cost = priced.cost * (1.0 + _HERD * others * self._rng.random()) + 1e-6 * self._rng.random()
+        priced.cost = priced.cost * (1.0 + self._herd * others * self._rng.random()) + 1e-6 * self._rng.random()
         return priced
 
 

@@ -19,8 +19,9 @@ from router.balancer.rate import Rate
 from router.plan import Ask, Plan, Scored, View, WorkerView
 
 TERMS = ("queue", "prefill", "transfer", "admit", "decode", "interference", "misses")
-SWITCHES = frozenset({*TERMS, "prefix", "foresight", "alone"})
-"""What an ablation can leave out: terms, and beside them knowledge of caches, of the future, and plans with one worker."""
+SWITCHES = frozenset({*TERMS, "prefix", "foresight", "alone", "blur"})
+"""What an ablation can leave out: terms, and beside them knowledge of caches, of the future, plans with one worker, and what keeps
+routers that see the same from doing the same."""
 
 _MISS_S = 30.0
 """What one request that misses its objective costs."""

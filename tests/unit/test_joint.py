@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.ids import Epoch, RequestId, WorkerId
@@ -287,6 +288,9 @@ def test_each_switch_leaves_something_out(switch: str) -> None:
     """A term that is left out is not in the cost; knowledge that is left out changes what is predicted."""
     workers = cluster(*ALL, p0=busy_prefill(3000), d0=no_seat() if switch == "admit" else half_done())
     question = ask(3000, hits={P0: 1000}, ttft_s=0.2, tpot_s=0.012)
+    if switch == "blur":  # between other routers only
+        others = OthersLoad(90, 0, 90, 90_000)
+        workers = {name: replace(seen, load=msgspec.structs.replace(seen.load, others=others)) for name, seen in workers.items()}
     full, less = joint(), joint(frozenset({switch}))
     if switch == "alone":
         assert {c.plan.is_split for c in less_candidates(less, question, workers)} == {True}
@@ -312,7 +316,7 @@ def less_candidates(policy: Joint, question: Ask, workers: dict[WorkerId, Worker
 
 def test_an_unknown_switch_lists_the_known() -> None:
     """For whoever mistypes an ablation."""
-    with pytest.raises(ValueError, match="colour cannot be left out; what can: admit, alone, decode"):
+    with pytest.raises(ValueError, match="colour cannot be left out; what can: admit, alone, blur, decode"):
         joint(frozenset({"colour"}))
 
 
