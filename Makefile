@@ -7,7 +7,7 @@ TORCH_CPU ?= $(or $(PIP_FIND_LINKS),https://download.pytorch.org/whl/cpu/torch/)
 COMPILE := $(BIN)/uv pip compile --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit check format bench goodput chaos lock clean
+.PHONY: help setup demo test test-unit check format bench goodput autoscale chaos dashboards lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,7 @@ demo: setup ## Serve the demo model on one prefill and one decode worker, here (
 	@$(BIN)/baton demo $(if $(ONCE),--once) $(if $(MODEL),--model "$(MODEL)")
 
 test: setup ## Run every test
+	@sh deploy/test_tools.sh
 	@$(BIN)/python -m pytest
 
 test-unit: setup ## Run the tests that need neither Ray nor vLLM engines: seconds
@@ -41,8 +42,14 @@ bench: setup ## Measure against a plain vLLM server, side by side; writes docs/b
 goodput: setup ## Compare policies and set-ups on recorded traffic, simulated; writes docs/goodput.md (ARGS=--quick for minutes instead of hours)
 	@$(BIN)/python -m benchmarks.goodput $(ARGS)
 
+autoscale: setup ## Compare scalers on a day, a burst and a shift of lengths, simulated; writes docs/autoscaling.md (ARGS="--only burst" for one)
+	@$(BIN)/python -m benchmarks.autoscale $(ARGS)
+
 chaos: setup ## Break everything at every step, soak and overload; writes docs/reliability.md (ONLY=--simulated is a part)
 	@$(BIN)/python -m tests.chaos $(ONLY)
+
+dashboards: setup ## Make deploy/grafana/dashboards anew from deploy/dashboards
+	@$(BIN)/python -m deploy.dashboards
 
 lock: setup ## Resolve both locks anew, each for Linux on x86_64 and Python 3.11
 	$(COMPILE) requirements/cpu.in --override requirements/overrides.txt --find-links "$(TORCH_CPU)" -o requirements/cpu.lock

@@ -10,10 +10,9 @@ import asyncio
 import contextlib
 import logging
 
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from core.metrics.exposition import OneFamily
+from core.metrics.exposition import OneFamily, encoder
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class MetricsListener:
             return _response("404 Not Found", "text/plain", b"there is only GET /metrics here\n")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         try:
-            encode, content_type = choose_encoder(headers.get("accept", ""))
+            encode, content_type = encoder(headers.get("accept", ""))
             parts: list[bytes] = []
             for family in self._registry.collect():
                 parts.append(encode(OneFamily(family)).removesuffix(_END))

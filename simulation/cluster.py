@@ -30,6 +30,7 @@ from simulation.clock import VirtualClock
 from simulation.kv_network import KVNetwork, Port
 from simulation.link import SimLink
 from simulation.prefixes import GivenPrefixes
+from simulation.pulls import Pulls
 from simulation.record import Record
 from simulation.router import SimRouter
 from simulation.stand_ins import UncodedOutputs, UncodedRequests
@@ -101,16 +102,18 @@ class Cluster:
         self.clock = VirtualClock()
         self._rng = random.Random(seed)
         self._network = KVNetwork(self.clock, spec.port, spec.message_s)
-        self.workers = {worker.card.worker: worker for pool in spec.pools for worker in self._pool(pool)}
+        self.records: list[Record] = []
+        """Of what has been offered so far."""
+        self._peers: dict[WorkerId, Pulls] = {}
+        made = [self._worker(pool, WorkerId(f"{pool.role}-{number}")) for pool in spec.pools for number in range(pool.count)]
+        self.workers = {worker.card.worker: worker for worker in made}
         self.routers = [self._router(RouterId(f"router-{number}")) for number in range(spec.routers)]
-        peers = {name: worker.pulls for name, worker in self.workers.items()}
-        for index, worker in enumerate(self.workers.values()):
-            worker.pulls.peers = peers
-            worker.start(spec.beats.pulse_s * index / len(self.workers))  # not all at once
+        for index, worker in enumerate(made):
+            worker.start(spec.beats.pulse_s * index / len(made))  # not all at once
 
     def replay(self, trace: Trace) -> list[Record]:
         """Offers every request at its time to a router, in turns, and runs until all have ended. Records in order of arrival."""
-        records: list[Record] = []
+        records = self.records
         for number, request in enumerate(trace.requests):
             router = self.routers[number % len(self.routers)]
 
@@ -127,19 +130,19 @@ class Cluster:
         until_s = self.clock.now() + seconds
         self.clock.run(lambda: self.clock.now() >= until_s)
 
-    def _pool(self, pool: Pool) -> list[SimWorker]:
-        return [
-            SimWorker(
-                WorkerCard(WorkerId(f"{pool.role}-{number}"), Epoch(1), pool.role, WorkerState.READY, "", "", pool.engine.facts),
-                VirtualEngine(pool.engine, self.spec.step),
-                self.clock,
-                self._network,
-                pool.admissions,
-                self.spec.step,
-                self.spec.beats,
-            )
-            for number in range(pool.count)
-        ]
+    def _worker(self, pool: Pool, name: WorkerId) -> SimWorker:
+        worker = SimWorker(
+            WorkerCard(name, Epoch(1), pool.role, WorkerState.READY, "", "", pool.engine.facts),
+            VirtualEngine(pool.engine, self.spec.step),
+            self.clock,
+            self._network,
+            pool.admissions,
+            self.spec.step,
+            self.spec.beats,
+        )
+        worker.pulls.peers = self._peers
+        self._peers[name] = worker.pulls
+        return worker
 
     def _router(self, name: RouterId) -> SimRouter:
         spec, clock = self.spec, self.clock
@@ -161,9 +164,13 @@ class Cluster:
             outputs_codec=UncodedOutputs(),
         )
         router.dispatcher = dispatcher
-        received = cast(Any, dispatcher.received)
         for worker in self.workers.values():
-            link = SimLink(worker.card, name, clock, spec.message_s, worker.hear, received)
-            worker.links[name] = link
-            dispatcher.link_opened(cast(WorkerLink, link))
+            self._link(name, router, worker)
         return router
+
+    def _link(self, name: RouterId, router: SimRouter, worker: SimWorker) -> None:
+        """``name`` is the router's."""
+        dispatcher = router.dispatcher
+        link = SimLink(worker.card, name, self.clock, self.spec.message_s, worker.hear, cast(Any, dispatcher.received))
+        worker.links[name] = link
+        dispatcher.link_opened(cast(WorkerLink, link))

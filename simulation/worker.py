@@ -76,13 +76,24 @@ class SimWorker:
         self._news_due = False
         self._followers: dict[RouterId, None] = {}
         """Routers that have asked for cache events."""
+        self._ended = False
 
     def start(self, after_s: float) -> None:
-        """For ever from then on."""
+        """Until ``end``."""
         self._every(after_s, self._beats.pulse_s, self._pulse)
         self._every(after_s, self._beats.report_s, self._report)
         self._every(after_s, self._beats.progress_s, self._tell_progress)
         self._every(after_s, self.engine.config.lease_s / 3, self.pulls.renew_waiting)
+
+    def end(self) -> None:
+        """It says nothing any more. What it has not said by then, nobody hears."""
+        self._ended = True
+
+    def become(self, card: WorkerCard) -> None:
+        """Its role or state is another one from now on, and all routers know."""
+        self.card = card
+        for link in self.links.values():
+            link.card = card
 
     @property
     def idle(self) -> bool:
@@ -250,7 +261,8 @@ class SimWorker:
 
     def _every(self, first_s: float, period_s: float, what: Callable[[], None]) -> None:
         def again() -> None:
-            what()
-            self._clock.later(period_s, again)
+            if not self._ended:
+                what()
+                self._clock.later(period_s, again)
 
         self._clock.later(first_s, again)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.exposition import ALLOWUTF8
 from prometheus_client.registry import Collector
 
 from core.metrics.tally import Counts, Reading, Spreads
@@ -52,6 +55,16 @@ class LabelledCollector(Collector):
             for sample in family.samples:
                 labelled.samples.append(sample._replace(labels={**sample.labels, **self._labels}))
             yield labelled
+
+
+def encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    """Writes what whoever sent this ``Accept`` can read; and its content type.
+
+    Names are never escaped: all of Baton's and vLLM's are Prometheus' own kind. The client library would escape the colon of vLLM's in the
+    format that every Prometheus asks for first, to ``vllm_num_requests_running``, which no dashboard of anybody's knows.
+    """
+    encode, content_type = choose_encoder(accept)
+    return partial(encode, escaping=ALLOWUTF8), content_type  # type: ignore[call-arg]  # all encoders take it; their type does not say so
 
 
 def family_of(reading: Reading) -> Metric:

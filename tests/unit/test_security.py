@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from core.config import BatonConfig
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("core", "engine", "kv_transfer", "cluster", "prefill_workers", "decode_workers", "router", "simulation", "deploy")
+FOLDERS = ("core", "autoscaler", "engine", "kv_transfer", "cluster", "prefill_workers", "decode_workers", "router", "simulation", "deploy")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}

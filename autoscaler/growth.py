@@ -1,0 +1,67 @@
+"""Who is woken and started for what is to come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from autoscaler.labels import OTHER
+from autoscaler.plan import Add, Wake
+from autoscaler.signals import WorkerSignal
+from core.worker import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """More workers."""
+
+    wakes: Sequence[Wake] = ()
+    adds: Sequence[Add] = ()
+    no_room: Mapping[Role, int] = field(default_factory=dict)
+    """Workers that are wanted, and for which there are no GPUs as long as others hold them."""
+
+    def by(self, role: Role) -> int:
+        """How many more of a role."""
+        return sum(wake.role is role for wake in self.wakes) + sum(add.count for add in self.adds if add.role is role)
+
+
+def missing(wanted: Mapping[Role, int], have: Mapping[Role, int], swap: bool) -> dict[Role, int]:
+    """Workers to get for each role. Where roles can change, one too many of the other is as good as one: it will be relabelled."""
+    short = {role: max(0, wanted[role] - have[role]) for role in wanted}
+    return _at_most(short, sum(wanted.values()) - sum(have.values())) if swap else short
+
+
+def spare(have: Mapping[Role, int], wanted: Mapping[Role, int], keep: int) -> dict[Role, int]:
+    """Workers of each role that nobody wants, so that ``keep`` of both together stay."""
+    return _at_most({role: max(0, have[role] - wanted[role]) for role in have}, sum(have.values()) - keep)
+
+
+def grow(short: Mapping[Role, int], sleeping: Sequence[WorkerSignal], cost: Mapping[Role, float], free_gpus: float, swap: bool) -> Growth:
+    """Sleeping ones first, of the own role where there are; then new ones, as long as there are GPUs."""
+    wakes: list[Wake] = []
+    adds: list[Add] = []
+    no_room: dict[Role, int] = {}
+    left = list(sleeping)
+    for role, count in short.items():
+        usable = [worker for worker in left if worker.role is role] + [worker for worker in left if swap and worker.role is OTHER[role]]
+        woken = usable[:count]
+        left = [worker for worker in left if worker not in woken]
+        wakes += [Wake(worker.worker, role) for worker in woken]
+        rest = count - len(woken)
+        added = rest if free_gpus == math.inf else min(rest, max(0, int(free_gpus / cost[role] + 1e-9)))
+        if added:
+            adds.append(Add(role, added))
+            free_gpus -= added * cost[role]
+        if rest > added:
+            no_room[role] = rest - added
+    return Growth(wakes, adds, no_room)
+
+
+def _at_most(counts: dict[Role, int], total: int) -> dict[Role, int]:
+    """No more than ``total`` together: the larger ones go first."""
+    rest = max(0, total)
+    for role in sorted(counts, key=lambda role: -counts[role]):
+        counts[role] = min(counts[role], rest)
+        rest -= counts[role]
+    return counts

@@ -1,0 +1,77 @@
+"""What Baton's scaler remembers from one plan to the next. All of it can be written down as JSON and read again."""
+
+from __future__ import annotations
+
+import msgspec
+
+from autoscaler.capacity import Engine
+from autoscaler.demand import Means
+from autoscaler.forecast import Track
+from autoscaler.signals import WorkerSignal
+from core.worker import Role
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """How many workers of each role there had to be, with a margin, when this was so for the last time."""
+
+    at_s: float
+    prefill: int
+    decode: int
+
+    def of(self, role: Role) -> int:
+        """Of one role."""
+        return self.prefill if role is Role.PREFILL else self.decode
+
+
+class PoolMemory(msgspec.Struct, frozen=True):
+    """Of one role."""
+
+    track: Track = Track()
+    engine: Engine | None = None
+    """The last one that was measured: for when no worker is there."""
+    start_up_s: float | None = None
+    """What its workers took to start."""
+    target: int | None = None
+    """What the last plan was to reach."""
+
+    def seen(self, engine: Engine | None, workers: list[WorkerSignal]) -> PoolMemory:
+        """With what its workers tell of themselves: the start-up time in the middle of theirs."""
+        took_s = sorted(worker.start_up_s for worker in workers if worker.start_up_s is not None)
+        start_up_s = took_s[len(took_s) // 2] if took_s else self.start_up_s
+        return msgspec.structs.replace(self, engine=engine or self.engine, start_up_s=start_up_s)
+
+
+class BatonState(msgspec.Struct, frozen=True):
+    """All of it."""
+
+    prefill: PoolMemory = PoolMemory()
+    decode: PoolMemory = PoolMemory()
+    means: Means = Means()
+    wanted: tuple[Wanted, ...] = ()
+    """Of the last ``shrink_after_s``."""
+    watched_s: float | None = None
+    """Since when ``wanted`` has no gap."""
+    shrunk_s: float | None = None
+    relabelled_s: float | None = None
+    relabelled_to: Role | None = None
+    busy_s: float | None = None
+    """When somebody last wanted anything."""
+
+    def pool(self, role: Role) -> PoolMemory:
+        """Of one role."""
+        return self.prefill if role is Role.PREFILL else self.decode
+
+    def with_pools(self, pools: dict[Role, PoolMemory]) -> BatonState:
+        """With these."""
+        return msgspec.structs.replace(self, prefill=pools[Role.PREFILL], decode=pools[Role.DECODE])
+
+    def watching(self, wanted: Wanted, window_s: float) -> BatonState:
+        """With what is wanted now; those alike are one."""
+        kept = tuple(old for old in self.wanted if wanted.at_s - old.at_s <= window_s)
+        if kept and (kept[-1].prefill, kept[-1].decode) == (wanted.prefill, wanted.decode):
+            kept = kept[:-1]
+        return msgspec.structs.replace(self, wanted=(*kept, wanted), watched_s=wanted.at_s if self.watched_s is None else self.watched_s)
+
+    def looked_away(self) -> BatonState:
+        """Nothing is known of this moment: what was wanted before it does not count any more."""
+        return msgspec.structs.replace(self, wanted=(), watched_s=None)

@@ -1,0 +1,214 @@
+"""Baton's scaler: sizes both pools together for what is to come, relabels at once for what is here, and lets go slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from autoscaler.base import Scaler
+from autoscaler.capacity import Engine, Shape, typical
+from autoscaler.demand import Demand, demand, somebody_waits
+from autoscaler.growth import Growth, grow, missing
+from autoscaler.labels import OTHER, relabels
+from autoscaler.memory import BatonState, PoolMemory, Wanted
+from autoscaler.outlook import outlook
+from autoscaler.plan import Drain, Plan, Relabel
+from autoscaler.policy import ScalerLimits, ScalerPolicy
+from autoscaler.report import Findings, find, pool_report, warnings
+from autoscaler.schedule import limits_at
+from autoscaler.shrink import beyond_limits, drains, not_wanted
+from autoscaler.signals import Phase, Signals, present
+from autoscaler.sizing import Need, Pool, fit
+from core.worker import Role
+
+_ANY = Shape(1.0, 0.0, 1.0)
+"""A request, while nobody has asked for any."""
+
+
+class BatonScaler(Scaler[BatonState]):
+    """See ``ScalerPolicy`` for what it goes by, and ``Outlook`` for what it does about it."""
+
+    name = "baton"
+
+    def __init__(self, limits: ScalerLimits, policy: ScalerPolicy) -> None:
+        self._limits = limits
+        self._policy = policy
+
+    def first(self) -> BatonState:
+        return BatonState()
+
+    def plan(self, signals: Signals, state: BatonState, now_s: float) -> tuple[Plan, BatonState]:
+        stale_s = self._policy.stale_s
+        state = msgspec.structs.replace(state, means=state.means.seen(signals, stale_s))
+        state = state.with_pools(
+            {role: state.pool(role).seen(typical(signals.workers, role), signals.of(role, Phase.READY)) for role in Role}
+        )
+        step = _Step(self._limits, self._policy, signals, state, now_s)
+        asked = demand(signals, stale_s)
+        if isinstance(asked, str):
+            return step.hold(asked)
+        if asked.any and state.means.shape is None:
+            return step.hold("no answer has ended yet: how long they are is not known")
+        return step.decide(asked, state.means.shape or _ANY)
+
+
+class _Step:
+    """One plan in the making."""
+
+    def __init__(self, limits: ScalerLimits, policy: ScalerPolicy, signals: Signals, state: BatonState, now_s: float) -> None:
+        self._limits = limits
+        self._policy = policy
+        self._signals = signals
+        self._before = self._state = state
+        self._now_s = now_s
+        self._swap = policy.relabel and limits.alike
+        self._findings = {role: Findings() for role in Role}
+        self._pools: dict[Role, Pool] = {}
+        for role in Role:
+            bounds, windows = limits_at(limits, role, now_s)
+            self._pools[role] = Pool(bounds.min_workers, bounds.max_workers, bounds.gpus_per_worker)
+            if windows:
+                self._note(role, f"limits of {windows}")
+
+    def hold(self, reason: str) -> tuple[Plan, BatonState]:
+        """What there was is kept: workers that died are replaced, nobody leaves, nobody changes. One worker of each role is started
+        where somebody is known to wait."""
+        least = int(somebody_waits(self._signals, self._policy.stale_s))
+        have, self._state = self._have(), self._state.looked_away()
+        wanted = {role: pool.clamp(max(have[role], self._state.pool(role).target or 0, least)) for role, pool in self._pools.items()}
+        return self._finish([], self._grow({role: max(0, wanted[role] - have[role]) for role in Role}), [], held=reason)
+
+    def decide(self, asked: Demand, shape: Shape) -> tuple[Plan, BatonState]:
+        """Acts on what is asked, and on what will be."""
+        self._remember(asked, shape)
+        policy, pools = self._policy, self._pools
+        horizons_s = {role: self._horizon_s(self._state.pool(role)) for role in Role}
+        forecasts = {
+            role: self._state.pool(role).track.ahead(policy.forecast, self._now_s, horizons_s[role], policy.season_s, policy.safety)
+            for role in Role
+        }
+        look = outlook(asked, shape, forecasts, {role: self._engine(role) for role in Role}, policy)
+        find(self._findings, asked, shape, {role: (forecasts[role], horizons_s[role]) for role in Role}, look)
+
+        moves = self._relabels(look.now)
+        have = self._have(moves)
+        wanted = self._not_yet_quiet(fit(look.then, pools, self._limits.budget))
+        growth = self._grow(missing(wanted, have, self._swap))
+        keep = self._not_yet_quiet({role: pool.clamp(look.least.of(role)) for role, pool in pools.items()})
+        self._state = self._state.watching(Wanted(self._now_s, keep[Role.PREFILL], keep[Role.DECODE]), policy.shrink_after_s)
+        leaving = self._leaving(have, wanted, keep, growth, moves)
+        for role, pool in pools.items():
+            self._explain_limits(role, pool, look.then.of(role), wanted[role])
+        return self._finish(moves, growth, leaving, warned=warnings(look.then, policy.objective.tpot_s, wanted))
+
+    # -- what is remembered --------------------------------------------------------------------------------------------
+
+    def _remember(self, asked: Demand, shape: Shape) -> None:
+        pools: dict[Role, PoolMemory] = {}
+        for role in Role:
+            memory = self._state.pool(role)
+            track = memory.track.seen(asked.tokens_per_s(role, shape), self._now_s, self._horizon_s(memory), self._policy.season_s)
+            pools[role] = msgspec.structs.replace(memory, track=track)
+        busy_s = self._now_s if asked.any else self._state.busy_s
+        self._state = msgspec.structs.replace(self._state.with_pools(pools), busy_s=busy_s)
+
+    def _horizon_s(self, memory: PoolMemory) -> float:
+        return self._policy.start_up_s if memory.start_up_s is None else memory.start_up_s
+
+    def _engine(self, role: Role) -> Engine | None:
+        """The measured one, or the one that was expected."""
+        measured, prior = self._state.pool(role).engine, self._policy.prior
+        if measured is not None or prior is None:
+            return measured
+        facts = next((w.facts for w in (*self._signals.of(role), *self._signals.workers) if w.facts is not None), None)
+        return None if facts is None else Engine(prior, facts)
+
+    # -- what is done --------------------------------------------------------------------------------------------------
+
+    def _have(self, moves: Sequence[Relabel] = ()) -> dict[Role, int]:
+        """Ready and starting workers, once these have moved."""
+        have = {role: len(present(self._signals.of(role))) for role in Role}
+        for move in moves:
+            have[move.role] += 1
+            have[OTHER[move.role]] -= 1
+        return have
+
+    def _not_yet_quiet(self, wanted: Mapping[Role, int]) -> dict[Role, int]:
+        """While it is not long since anybody wanted anything, no pool ends."""
+        busy_s = self._state.busy_s
+        least = int(busy_s is not None and self._now_s - busy_s < self._policy.zero_after_s)
+        return {role: max(count, min(least, self._pools[role].most)) for role, count in wanted.items()}
+
+    def _relabels(self, now: Need) -> list[Relabel]:
+        if not self._swap:
+            return []
+        state = self._state
+        rests = state.relabelled_s is not None and self._now_s - state.relabelled_s < self._policy.relabel_rest_s
+        ready = {role: self._signals.of(role, Phase.READY) for role in Role}
+        moves = relabels(now, self._pools, ready, self._policy.relabel_gain, state.relabelled_to if rests else None)
+        if moves:
+            self._state = msgspec.structs.replace(state, relabelled_s=self._now_s, relabelled_to=moves[0].role)
+        return moves
+
+    def _grow(self, short: Mapping[Role, int]) -> Growth:
+        cost = {role: pool.cost for role, pool in self._pools.items()}
+        held = sum(cost[worker.role] for worker in self._signals.workers)
+        growth = grow(short, [w for w in self._signals.workers if w.phase is Phase.SLEEPING], cost, self._limits.budget - held, self._swap)
+        for role, count in growth.no_room.items():
+            self._note(role, f"{count} more when there are GPUs: {held:g} of {self._limits.budget:g} are held")
+        return growth
+
+    def _leaving(
+        self, have: Mapping[Role, int], wanted: Mapping[Role, int], keep: Mapping[Role, int], growth: Growth, moves: Sequence[Relabel]
+    ) -> list[Drain]:
+        gone = beyond_limits(have, wanted, self._pools, self._limits.budget)
+        if not any(gone.values()) and not moves:
+            gone = not_wanted(have, keep, growth, self._state, self._policy, self._now_s, self._swap)
+            if any(gone.values()):
+                self._state = msgspec.structs.replace(self._state, shrunk_s=self._now_s)
+        moved = {move.worker for move in moves}
+        beds = self._policy.keep_asleep - sum(worker.phase is Phase.SLEEPING for worker in self._signals.workers)
+        leaving: list[Drain] = []
+        for role, count in gone.items():
+            staying = [worker for worker in present(self._signals.of(role)) if worker.worker not in moved]
+            leaving += drains(staying, role, count, max(0, beds - sum(drain.then_sleep for drain in leaving)))
+        return leaving
+
+    # -- what is said --------------------------------------------------------------------------------------------------
+
+    def _note(self, role: Role, text: str) -> None:
+        self._findings[role].clamps.append(text)
+
+    def _explain_limits(self, role: Role, pool: Pool, needed: int, wanted: int) -> None:
+        if wanted > needed:
+            self._note(role, f"at least {pool.least}" if wanted == pool.least else "not quiet for long enough to end")
+        elif needed > pool.most:
+            self._note(role, f"at most {pool.most}")
+        elif wanted < needed:
+            self._note(role, f"{wanted} of {needed} within {self._limits.budget:g} GPUs")
+
+    def _finish(
+        self, moves: Sequence[Relabel], growth: Growth, leaving: Sequence[Drain], held: str = "", warned: Sequence[str] = ()
+    ) -> tuple[Plan, BatonState]:
+        have = self._have(moves)
+        for drain in leaving:
+            have[drain.role] -= 1
+        targets = {role: have[role] + growth.by(role) for role in Role}
+        state, before = self._state, self._before
+        if self._policy.dry_run:  # nothing of it happens
+            state = msgspec.structs.replace(
+                state, shrunk_s=before.shrunk_s, relabelled_s=before.relabelled_s, relabelled_to=before.relabelled_to
+            )
+        else:
+            state = state.with_pools({role: msgspec.structs.replace(state.pool(role), target=targets[role]) for role in Role})
+        plan = Plan(
+            self._now_s,
+            BatonScaler.name,
+            tuple(pool_report(role, self._signals, targets[role], self._findings[role]) for role in Role),
+            (*moves, *growth.wakes, *growth.adds, *leaving),
+            held,
+            tuple(warned),
+            self._policy.dry_run,
+        )
+        return plan, state

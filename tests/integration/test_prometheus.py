@@ -1,0 +1,164 @@
+"""The real Prometheus, configured as is shipped, on a running Baton: it finds every process, and dashboards and alerts get data."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import yaml
+
+from tests.support.cluster_process import MODEL, STOP_LIMIT_S, Home, eventually, simulated_args
+from tests.support.prometheus import Prometheus, prometheus, tool
+from tests.support.promql import selectors
+from tests.support.watching import PROMETHEUS, RULES, TARGETS
+
+pytestmark = pytest.mark.integration
+
+KEY = "a-key-of-the-tests-0123"
+CHAT = {"x-baton-class": "chat"}
+SHIPPED = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+ALERTS = {name: rule["expr"] for name, rule in RULES.items()}
+WITHOUT_DATA = {
+    "baton-engines: Transfer seconds A": "simulated engines have no NIXL",
+    "baton-engines: Bytes transferred A": "likewise",
+    "baton-engines: Failures A": "likewise",
+    "baton-engines: Failures B": "likewise",
+    "baton-engines: Failures C": "likewise",
+    "baton-pools: Seconds to start and to drain B": "no worker is drained here: the mean of none is none",
+}
+"""Queries that find nothing on this cluster, and why that is no fault."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A Baton that was given some load, and the Prometheus that watched."""
+
+    prometheus: Prometheus
+    targets: list[dict[str, Any]]
+    begin_s: float
+    end_s: float
+
+    def values(self, target: dict[str, Any]) -> list[float]:
+        """What Grafana would show of a query, in numbers."""
+        query = target["expr"].replace("$app", ".*").replace("$__rate_interval", "10s")
+        ask = self.prometheus.now if target.get("instant") else lambda q: self.prometheus.between(q, self.begin_s, self.end_s)
+        found = [float(value) for series in ask(query) for _, value in series.get("values") or [series["value"]]]
+        return [value for value in found if math.isfinite(value)]
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[Watched]:
+    tool("prometheus")  # before anything is started for nothing
+    home = Home()
+    try:
+        keys, key = home.path / "keys", home.path / "key"
+        keys.write_text(f"tests={KEY}\n")
+        keys.chmod(0o600)
+        key.write_text(KEY)
+        args = simulated_args()
+        args["router"] |= {"api_keys": {"file": str(keys)}, "queue": {"max_requests": 1}}
+        args["prefill"]["max_prefill_tokens"] = 200
+        args["objectives"] = {"ttft_s": 5, "tpot_s": 1, "classes": {"chat": {"ttft_s": 3, "tpot_s": 0.5}}}
+        server = home.up(args)
+        with prometheus(shipped(home.url, str(key))) as found:
+            told = httpx.get(f"{home.url}/v1/baton/targets", headers={"authorization": f"Bearer {KEY}"}).json()
+            ours = {target["labels"]["instance"] for target in told if target["labels"]["job"] == "baton"}
+            eventually(lambda: found.targets_up() >= ours, 20.0, "all targets are scraped")
+            begin_s = time.time()
+            asyncio.run(first_requests(home.url))
+            # What is counted per worker is not there before: a rate needs one scrape with the first requests, and one with more.
+            eventually(lambda: found.now("baton_prefix_prompt_tokens_total and on () baton_kv_transfers_total"), 10.0, "they are scraped")
+            asyncio.run(load(home.url))
+            eventually(lambda: found.now("rate(baton_refusals_total{reason='invalid'}[10s]) > 0"), 10.0, "so is the last one of all")
+            yield Watched(found, told, begin_s, time.time())
+        server.interrupt()
+        assert server.wait(STOP_LIMIT_S) == 0, server.output
+    finally:
+        home.close()
+
+
+def shipped(url: str, key_file: str) -> dict[str, Any]:
+    """The shipped configuration with this Baton's address, the key's line uncommented, and everything at every second."""
+    config: dict[str, Any] = copy.deepcopy(SHIPPED)
+    config["global"] = dict.fromkeys(config["global"], "1s")
+    config["rule_files"] = [str(PROMETHEUS / name) for name in config["rule_files"]]
+    [job] = config["scrape_configs"]
+    [source] = job["http_sd_configs"]
+    source["url"] = source["url"].replace("http://127.0.0.1:8000", url)
+    source["refresh_interval"] = "1s"
+    source["authorization"] = {"type": "Bearer", "credentials_file": key_file}
+    return config
+
+
+def clients(url: str) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, timeout=60.0)
+
+
+async def status(client: openai.AsyncOpenAI, number: int, **headers: str) -> int:
+    """Of the answer to one short request."""
+    prompt = f"The first runner hands the baton to the second. {number} " * 8
+    try:
+        await client.completions.create(model=MODEL, prompt=prompt, max_tokens=12, temperature=0.0, extra_headers=headers)
+    except openai.APIStatusError as error:
+        return error.status_code
+    return 200
+
+
+async def first_requests(url: str) -> None:
+    """One of each class."""
+    async with clients(url) as client:
+        assert [await status(client, 0), await status(client, 1, **CHAT)] == [200, 200]
+
+
+async def load(url: str) -> None:
+    """Requests of two classes, bursts until some are refused for want of room, and one that is a mistake."""
+    async with clients(url) as client:
+        for number in range(8):
+            assert await status(client, number % 4, **(CHAT if number % 2 else {})) == 200
+        answers: list[int] = []
+        while answers.count(429) < 4:
+            answers += await asyncio.gather(*(status(client, 100 + number) for number in range(12)))
+            assert set(answers) <= {200, 429}
+            assert len(answers) < 240
+        assert await status(client, 0, **{"x-baton-priority": "first"}) == 400
+
+
+def test_every_process_is_found(watched: Watched) -> None:
+    """Controller, router and workers, by the names that `baton status` shows, each with its component and application."""
+    active = watched.prometheus.get("targets")["activeTargets"]
+    scraped = {(t["labels"]["instance"], t["labels"]["component"], t["health"]) for t in active if t["labels"]["job"] == "baton"}
+    told = [target["labels"] for target in watched.targets if target["labels"]["job"] == "baton"]
+    assert scraped == {(labels["instance"], labels["component"], "up") for labels in told}
+    assert sorted(labels["component"] for labels in told) == ["controller", "router", "worker", "worker"]
+    assert {t["labels"]["app"] for t in active if t["labels"]["job"] == "baton"} == {"baton"}
+
+
+def test_every_panel_shows_something(watched: Watched) -> None:
+    """Each query of each panel parses and has values after a short load; those listed as exceptions parse, and really have none."""
+    empty = {name for name, target in TARGETS.items() if not watched.values(target)}
+    assert empty == set(WITHOUT_DATA)
+
+
+def test_every_alert_is_fed(watched: Watched) -> None:
+    """Each alert's expression parses, and every series it reads is there: one that reads nothing never fires."""
+    rules = [rule for group in watched.prometheus.get("rules")["groups"] for rule in group["rules"]]
+    assert {rule["name"]: (rule["health"], rule.get("lastError")) for rule in rules} == dict.fromkeys(ALERTS, ("ok", None))
+    for expression in ALERTS.values():
+        watched.prometheus.now(expression)
+    read = {selector for expression in ALERTS.values() for selector in selectors(expression)}
+    assert {selector for selector in read if not watched.prometheus.now(selector)} == set()
+
+
+def test_a_refusal_is_seen_and_nothing_else(watched: Watched) -> None:
+    """Of a sound cluster that was asked for too much, the alerts say that, and nothing of processes or of KV."""
+    said = {name for name, expression in ALERTS.items() if watched.prometheus.now(expression)}
+    assert "BatonRefusals" in said
+    assert said <= {"BatonRefusals", "BatonGoodputLow", "BatonFirstTokensLate", "BatonPredictionsBiased", "BatonDecisionsSlow"}
