@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from functools import cached_property
-from pathlib import Path
 
 import msgspec
 
@@ -68,24 +66,3 @@ class TableTime(msgspec.Struct, frozen=True, dict=True, tag="table", forbid_unkn
     def _shared_s(self) -> float:
         """Mostly reading the weights: what both kinds of step pay and a mixed one pays once."""
         return min(self._linear.at(0), self._decode.at(0, 0))
-
-
-def load_table(path: Path) -> TableTime:
-    """Reads a CSV file with the columns phase (prefill or decode), tokens, batch, context_tokens, seconds.
-
-    A prefill row leaves batch and context_tokens empty, a decode row leaves tokens empty. Raises ConfigError naming the line.
-    """
-    prefill: list[PrefillRow] = []
-    decode: list[DecodeRow] = []
-    with path.open(newline="") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                if row["phase"] == "prefill":
-                    prefill.append(PrefillRow(int(row["tokens"]), float(row["seconds"])))
-                elif row["phase"] == "decode":
-                    decode.append(DecodeRow(int(row["batch"]), int(row["context_tokens"]), float(row["seconds"])))
-                else:
-                    raise ConfigError("phase must be prefill or decode", f"{path}:{line}")
-            except (KeyError, TypeError, ValueError) as error:
-                raise ConfigError(f"cannot be read: {error}", f"{path}:{line}") from error
-    return TableTime(prefill=tuple(prefill), decode=tuple(decode))

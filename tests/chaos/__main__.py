@@ -15,6 +15,7 @@ from tests.chaos.report import Row
 from tests.chaos.scenes import Scene, all_scenes, play, some_scenes, undisturbed
 from tests.chaos.soak import soak
 from tests.chaos.stage import stage_on
+from tests.support.reference_server import reference_up
 
 SOAK_S = 1800.0
 
@@ -45,13 +46,15 @@ def main() -> int:
         _tell("real", f"{report.markdown(rows)}\n\n{prefill}", f"{report.plain(rows)}\n{prefill}", page)
     if everything or arguments.overload:
         say("overload: a ramp, then four times what was sustained for a minute")
-        overloaded = overload(60.0)
+        with chaos_up(chaos_args(queue={"max_requests": 16})) as cluster:
+            overloaded = overload(cluster, 60.0)
         broken += overloaded.broken() + overloaded.late()
         _tell("overload", overloaded.markdown(), overloaded.markdown(), page)
     if everything or arguments.soak:
         seconds = arguments.soak or SOAK_S
         say(f"soak: {seconds / 60:g} minutes, a fault every 20 s")
-        soaked = soak(seconds)
+        with chaos_up(chaos_args()) as cluster:
+            soaked = soak(cluster, seconds)
         broken += soaked.broken()
         _tell("soak", soaked.markdown(), soaked.markdown(), page)
     print("\n".join(["broken promises:", *broken] if broken else ["every promise was kept"]))
@@ -73,7 +76,8 @@ async def simulated(scenes: Sequence[Scene]) -> list[Row]:
 def real_engines() -> tuple[list[Row], float]:
     """The shorter table, and how long prefilling what all have takes without a fault."""
     say("asking a plain vLLM server what the answers are")
-    asks = real.expected()
+    with reference_up() as reference:
+        asks = real.expected(reference.url)
 
     async def play_all() -> tuple[list[Row], float]:
         async with stage_on(cluster) as stage:

@@ -18,14 +18,14 @@ TIMING = {"type": "polynomial", "prefill_base_s": 0.01, "prefill_token_s": 0.000
 """A prompt of 800 tokens takes a sixth of a second, so that sixteen of them queue; an answer of a hundred tokens takes three."""
 
 
-def chaos_args(routers: int = 2, **simulated: Any) -> dict[str, Any]:
-    """Two prefill and two decode workers with simulated engines, and every time limit at its default."""
-    args = simulated_args(prefill=2, decode=2, routers=routers)
+def chaos_args(**router: Any) -> dict[str, Any]:
+    """Two prefill and two decode workers with simulated engines, two routers, and every time limit at its default."""
+    args = simulated_args(prefill=2, decode=2, routers=2)
     # A pull takes long enough to be hit. Eight requests per worker fit on one when the other is gone, and thirty more fill both.
     args["engine"]["simulated"] |= {"timing": TIMING, "link_latency_s": 0.25, "link_answer_s": 1.0, "max_num_seqs": 16, "num_blocks": 4096}
-    args["engine"]["simulated"] |= simulated
     args["prefill"]["max_prefill_tokens"] = 1200  # one long prompt at a time: the others wait in the routers' queues
     args["kv_transfer"]["lease_s"] = LEASE_S
+    args["router"] |= router
     return args
 
 

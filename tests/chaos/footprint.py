@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import time
 from collections.abc import Iterable, Sequence
@@ -53,12 +54,12 @@ class Footprints:
                     held = Holding(time.monotonic(), process.memory_info().rss / 2**20, process.num_fds(), sockets)
                     self.series.setdefault((title, process.pid), []).append(held)
 
-    def growth(self, between: tuple[float, float], and_: tuple[float, float]) -> list[Growth]:
-        """Of each process that was there in both stretches of time: medians of the first and of the second."""
+    def growth(self, between: tuple[float, float], and_: tuple[float, float], known_by_s: float = math.inf) -> list[Growth]:
+        """Of each process that was there in both stretches of time, and seen by ``known_by_s``: medians of the first and the second."""
         grown = []
         for (title, pid), samples in self.series.items():
             first, second = (_within(samples, stretch) for stretch in (between, and_))
-            if first and second:
+            if first and second and samples[0].at_s <= known_by_s:
                 grown.append(Growth(title, pid, _median(first), _median(second)))
         return sorted(grown, key=lambda growth: (growth.title, growth.pid))
 

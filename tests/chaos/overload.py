@@ -6,26 +6,27 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx
 
 from tests.chaos import report
-from tests.chaos.clusters import chaos_args, chaos_up
 from tests.chaos.footprint import Footprints, Growth, table
 from tests.chaos.oracle import ask
 from tests.chaos.stage import Stage, Zero, stage_on
-from tests.chaos.streams import Crowd, Stream
-from tests.support.cluster_process import eventually
+from tests.chaos.streams import Ask, Crowd, Stream
+from tests.support.cluster_process import Cluster, eventually
 
 TTFT_S = 2.0
 """What clients are promised."""
 REFUSAL_LIMIT_S = 0.1
 TIMES = 4
-_PROMPT_TOKENS, _OUTPUT_TOKENS = 600, 30
-_TIMING = {"type": "polynomial", "prefill_base_s": 0.01, "prefill_token_s": 0.0005, "decode_base_s": 0.03}
+_PROMPT_TOKENS, _OUTPUT_TOKENS = 1500, 30
 """A prompt takes 0.31 s of a prefill worker: the two do six a second, which the machine underneath does easily."""
-_RAMP_STEP_S, _RAMP = 8.0, (2, 3, 4, 5, 6, 7, 8)
+_RAMP_STEP_S = 8.0
+RAMP = (2, 3, 4, 5, 6, 7, 8)
+"""Requests a second."""
+_FIRST_S = 4.0
 _REPEATS_S = 30.0
 
 
@@ -64,6 +65,11 @@ class Load:
     def is_sustained(self) -> bool:
         """Nobody refused, nobody failed, and nine of ten in time."""
         return not self.refused and not self.failed and percentile(self.first_tokens_s, 90) <= TTFT_S / 2
+
+
+def promised(name: str) -> Ask:
+    """The request of that name."""
+    return replace(ask(name, _PROMPT_TOKENS, _OUTPUT_TOKENS), headers={"x-baton-ttft-s": str(TTFT_S)})
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -143,7 +149,7 @@ class Overload:
 async def send(stage: Stage, per_second: float, seconds: float, name: str) -> Load:
     """Sends that many a second, evenly, and waits until each has ended."""
     load, crowd = Load(per_second), Crowd(stage.cluster.url)
-    asks = [ask(f"{name}-{number:05d}", _PROMPT_TOKENS, _OUTPUT_TOKENS) for number in range(round(per_second * seconds))]
+    asks = [promised(f"{name}-{number:05d}") for number in range(round(per_second * seconds))]
     began_s = time.monotonic()
     for number, asked in enumerate(asks):
         await asyncio.sleep(max(0.0, began_s + number / per_second - time.monotonic()))  # the arrival times are the experiment
@@ -153,12 +159,13 @@ async def send(stage: Stage, per_second: float, seconds: float, name: str) -> Lo
     return load
 
 
-async def _overload(stage: Stage, seconds: float) -> Overload:
+async def _overload(stage: Stage, seconds: float, rates: Sequence[float]) -> Overload:
     await stage.ready()
     ramp: list[Load] = []
-    while len(ramp) < len(_RAMP) and (len(ramp) < 2 or ramp[-1].is_sustained or ramp[-2].is_sustained):  # one step may be a bad moment
-        ramp.append(await send(stage, _RAMP[len(ramp)], _RAMP_STEP_S, f"ramp{_RAMP[len(ramp)]}"))
-    sustained = max((load.per_second for load in ramp if load.is_sustained), default=float(_RAMP[0]))
+    while len(ramp) < len(rates) and (len(ramp) < 2 or ramp[-1].is_sustained or ramp[-2].is_sustained):  # one step may be a bad moment
+        ramp.append(await send(stage, rates[len(ramp)], _RAMP_STEP_S, f"ramp{rates[len(ramp)]}"))
+    sustained = max((load.per_second for load in ramp if load.is_sustained), default=float(rates[0]))
+    await send(stage, TIMES * sustained, _FIRST_S, "first")  # what an overload takes at all is no growth: connections, most of all
     pids = await _pids(stage)
     footprints, began_s = Footprints(stage.cluster.home), time.monotonic()
     footprints.look()
@@ -179,9 +186,10 @@ async def _says_when_to_come_back(stage: Stage) -> bool:
     """Asks, as all the others do, until refused: the refusal has to have a Retry-After."""
     async with httpx.AsyncClient(timeout=_REPEATS_S) as client:
         for number in range(0, 48, 4):  # each prompt another one: a cached prompt is cheap, and let in
-            bodies = [{**ask(f"late-{n}", _PROMPT_TOKENS, _OUTPUT_TOKENS).body, "stream": False} for n in range(number, number + 4)]
-            answers = await asyncio.gather(*(client.post(f"{stage.cluster.url}/v1/completions", json=body) for body in bodies))
-            for answer in answers:
+            asks = [promised(f"late-{n}") for n in range(number, number + 4)]
+            url = f"{stage.cluster.url}/v1/completions"
+            asking = (client.post(url, json={**asked.body, "stream": False}, headers=asked.headers) for asked in asks)
+            for answer in await asyncio.gather(*asking):
                 if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
                     return int(answer.headers.get("retry-after", 0)) >= 1
     return False
@@ -192,16 +200,12 @@ async def _pids(stage: Stage) -> set[int]:
     return {door.pid for door in stage.cast.doors} | {int(worker["pid"]) for worker in workers.values()}
 
 
-def overload(seconds: float) -> Overload:
-    """Plays it on a cluster of its own, and takes that down."""
-    args = chaos_args(timing=_TIMING, link_latency_s=0.02, max_num_seqs=64)
-    args["objectives"] = {"ttft_s": TTFT_S}
-    args["router"]["queue"] = {"max_requests": 16}
+def overload(cluster: Cluster, seconds: float, ramp: Sequence[float] = RAMP) -> Overload:
+    """Plays it on a running cluster. What is sustained is looked for among ``ramp``."""
 
     async def play() -> Overload:
         async with stage_on(cluster) as stage:
-            return await _overload(stage, seconds)
+            return await _overload(stage, seconds, ramp)
 
-    with chaos_up(args) as cluster:
-        eventually(cluster.all_ready, 60.0, "every router reaches every worker")
-        return asyncio.run(play())
+    eventually(cluster.all_ready, 60.0, "every router reaches every worker")
+    return asyncio.run(play())

@@ -18,12 +18,10 @@ from tests.chaos.steps import Step, named
 from tests.chaos.streams import Ask, Stream
 from tests.e2e.answers import prompt_of
 from tests.support.cluster_process import MODEL
-from tests.support.reference_server import reference_up
 
 STREAMS = 8
 OUTPUT_TOKENS = 300
 _PROMPT_TOKENS, _LONG_PROMPT_TOKENS = 400, 1900
-"""The plain server computes either in one step: on the CPU, vLLM's own engines end when a seeded prompt comes in chunks."""
 _STREAMS_LIMIT_S = 180.0
 _ROLLING_LIMIT_S = 600.0
 
@@ -51,15 +49,15 @@ SCENES = (
 )
 
 
-def expected(count: int = STREAMS) -> dict[int, list[Ask]]:
-    """Requests and what a plain vLLM server answers to each, by the length of their prompts. Starts one, and ends it."""
-    with reference_up() as reference:
-        return {length: asyncio.run(_ask_all(reference.url, length, count)) for length in (_PROMPT_TOKENS, _LONG_PROMPT_TOKENS)}
+def expected(url: str, count: int = STREAMS) -> dict[int, list[Ask]]:
+    """Requests and what the plain vLLM server there answers to each, by the length of their prompts."""
+    return {length: asyncio.run(_ask_all(url, length, count)) for length in (_PROMPT_TOKENS, _LONG_PROMPT_TOKENS)}
 
 
 async def _ask_all(url: str, prompt_tokens: int, count: int) -> list[Ask]:
     async with httpx.AsyncClient(base_url=f"{url}/v1", timeout=300.0) as client:
-        return [await _ask(client, prompt_of(prompt_tokens, 9000 + number), _HOW[number % len(_HOW)]) for number in range(count)]
+        asking = (_ask(client, prompt_of(prompt_tokens, 9000 + number), _HOW[number % len(_HOW)]) for number in range(count))
+        return await asyncio.gather(*asking)
 
 
 async def _ask(client: httpx.AsyncClient, prompt: list[int], how: Mapping[str, Any]) -> Ask:

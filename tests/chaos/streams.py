@@ -28,6 +28,7 @@ class Ask:
     expected: Sequence[int]
     how: Mapping[str, Any] = field(default_factory=dict)
     """Sampling parameters; greedy without."""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -120,7 +121,7 @@ class Crowd:
 
     async def _read(self, stream: Stream) -> None:
         stream.began_s = time.monotonic()
-        headers = {"x-request-id": stream.ask.name}
+        headers = {"x-request-id": stream.ask.name, **stream.ask.headers}
         try:
             async with self._client.stream("POST", "/completions", json=stream.ask.body, headers=headers) as answer:
                 stream.router = answer.headers.get("x-baton-router", "")

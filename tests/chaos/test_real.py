@@ -15,6 +15,7 @@ from tests.chaos.scenes import Scene
 from tests.chaos.stage import Stage, stage_on
 from tests.chaos.streams import Ask
 from tests.support.cluster_process import Cluster
+from tests.support.reference_server import ReferenceServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.e2e, pytest.mark.slow]
 
@@ -29,9 +30,9 @@ BUSY_S = 10.0
 
 
 @pytest.fixture(scope="module")
-def asks() -> dict[int, list[Ask]]:
+def asks(reference: ReferenceServer) -> dict[int, list[Ask]]:
     """What is asked, with the reference's answers."""
-    return real.expected()
+    return real.expected(reference.url)
 
 
 @pytest.fixture(scope="module")

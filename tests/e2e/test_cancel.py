@@ -1,4 +1,4 @@
-"""A client that leaves, whenever it leaves, leaves nothing behind. The fixture of this folder checks that after each test."""
+"""A client that leaves, whenever it leaves, leaves nothing behind. A fixture of this folder checks that after each test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.answers import prompt_of
 from tests.support.baton_process import MODEL, BatonServer
 from tests.support.eventually import assert_eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("nothing_left_by_each")]
 
 REQUESTS = 200
 AT_ONCE = 16

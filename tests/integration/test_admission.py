@@ -13,9 +13,9 @@ from router.events import FailKind
 from router.limits import Limits
 from router.queue import QueueLimits
 from tests.contract.engine_contract import prompt_of
-from tests.integration.test_data_plane import expected
 from tests.support.eventually import assert_eventually
 from tests.support.mini_cluster import MiniCluster
+from tests.support.sampling import expected
 
 NARROW = PoolConfig(max_prefill_tokens=100, headroom_tokens=16)
 BELIEVED = Limits(max_prefill_tokens=dict.fromkeys(Role, 100), headroom_tokens=dict.fromkeys(Role, 16))

@@ -1,11 +1,11 @@
 """The ``baton`` command as people use it, and misuse it: what it says, how it exits, and that nothing of it is left.
 
-Ctrl-C while serving, pressed again and again, is how ``test_ray_stack`` ends its cluster.
+Ctrl-C while serving, pressed again and again, is how ``test_ray_stack`` ends its cluster; ``test_drain``'s comes with ``up --detach`` and
+goes with ``down``.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from tests.support.cluster_process import MODEL, START_LIMIT_S, STOP_LIMIT_S, Home, eventually, port_outside_linux_own, simulated_args
@@ -116,43 +115,6 @@ def test_nothing_outlives_a_killed_up(home: Home) -> None:
     os.kill(server.pid, signal.SIGKILL)
     home.assert_nothing_left(footprint, 3 * KILLED_LIMIT_S)
     assert home.baton("status").returncode == 1
-
-
-# -- up ----------------------------------------------------------------------------------------------------------------------
-
-
-def test_detached(home: Home) -> None:
-    """``up --detach`` returns when it serves, ``status`` tells of it, a second ``up`` too; ``down`` ends it and leaves nothing."""
-    up = home.baton("up", home.file(simulated_args()), "--detach")
-    assert up.returncode == 0, up.stderr
-    assert "serving demo" in up.stderr
-    assert httpx.get(f"{home.url}/v1/models").status_code == 200
-    second = home.baton("up", home.file(simulated_args()))
-    assert second.returncode == 1
-    assert "is up already" in second.stderr
-    assert home.url in second.stderr
-
-    told = home.baton("status", "--json")
-    assert told.returncode == 0, told.stderr
-    status = json.loads(told.stdout)
-    assert status["wanted"] == {"prefill": 1, "decode": 1}
-    workers = {worker["role"]: worker for worker in status["workers"]}
-    assert {role: worker["state"] for role, worker in workers.items()} == {"prefill": "ready", "decode": "ready"}
-    for worker in workers.values():
-        assert psutil.Process(worker["pid"]) in home.processes()
-        assert worker["address"].startswith("tcp://127.0.0.1:")
-
-    shown = home.baton("status")
-    assert shown.returncode == 0, shown.stderr
-    assert "prefill 1/1 ready, decode 1/1 ready" in shown.stdout
-    for worker in workers.values():
-        [row] = [line for line in shown.stdout.splitlines() if line.startswith(worker["worker"])]
-        assert worker["address"] in row
-
-    footprint = home.footprint()
-    down = home.baton("down")
-    assert down.returncode == 0, down.stderr
-    home.assert_nothing_left(footprint)
 
 
 # -- on somebody else's Ray --------------------------------------------------------------------------------------------------

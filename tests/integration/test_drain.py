@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,14 @@ import openai
 import psutil
 import pytest
 
-from tests.support.cluster_process import BATON, MODEL, START_LIMIT_S, Cluster, Home, eventually, simulated_args
+from tests.support.cluster_process import BATON, MODEL, START_LIMIT_S, Cluster, detached_up, eventually, simulated_args
 
 pytestmark = pytest.mark.integration
 
 _ROUTER = "ray::ServeReplica:baton:Router"
 STEP_S = 0.02
 PROMPT = "The first runner hands the baton to the second, who has not stood still meanwhile. "
-DRAIN_S = 20.0
+DRAIN_S = 8.0
 
 
 def args(**router: Any) -> dict[str, Any]:
@@ -40,18 +42,9 @@ def args(**router: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Cluster]:
-    home = Home()
-    try:
-        server = home.up(args())
-        cluster = Cluster(home, home.url, 2)
+    with detached_up(args()) as cluster:
         eventually(cluster.all_ready, 30.0, "every router reaches every worker")
         yield cluster
-        footprint = home.footprint()
-        server.interrupt()
-        assert server.wait(90.0) == 0, server.output
-        home.assert_nothing_left(footprint)
-    finally:
-        home.close()
 
 
 @pytest.fixture
@@ -79,7 +72,7 @@ class Load:
         self.wrong: list[str] = []
         self.done = 0
 
-    def begin(self, streams: int = 6, tokens: int = 100) -> None:
+    def begin(self, streams: int = 4, tokens: int = 100) -> None:
         self._tasks = [asyncio.create_task(self._stream_on(number, tokens)) for number in range(streams)]
 
     async def end(self) -> None:
@@ -159,6 +152,30 @@ def states(cluster: Cluster) -> dict[str, str]:
     return {worker["worker"]: worker["state"] for worker in cluster.status()["workers"]}
 
 
+def test_what_is_up_can_be_asked(cluster: Cluster) -> None:
+    """``status`` tells of it, for people and as JSON; a second ``up`` says that there is one already."""
+    second = cluster.home.baton("up", cluster.home.file(simulated_args()))
+    assert second.returncode == 1
+    assert "is up already" in second.stderr
+    assert cluster.url in second.stderr
+
+    told = cluster.home.baton("status", "--json")
+    assert told.returncode == 0, told.stderr
+    status = json.loads(told.stdout)
+    assert status["wanted"] == {"prefill": 2, "decode": 2}
+    assert Counter((worker["role"], worker["state"]) for worker in status["workers"]) == {("prefill", "ready"): 2, ("decode", "ready"): 2}
+    for worker in status["workers"]:
+        assert psutil.Process(worker["pid"]) in cluster.home.processes()
+        assert worker["address"].startswith("tcp://127.0.0.1:")
+
+    shown = cluster.home.baton("status")
+    assert shown.returncode == 0, shown.stderr
+    assert "prefill 2/2 ready, decode 2/2 ready" in shown.stdout
+    for worker in status["workers"]:
+        [row] = [line for line in shown.stdout.splitlines() if line.startswith(worker["worker"])]
+        assert worker["address"] in row
+
+
 async def test_sigterm_drains_a_worker(cluster: Cluster, load: Load) -> None:
     """Its process goes on until its streams are done; meanwhile it is out of service and its replacement starts; nobody notices."""
     load.begin()
@@ -177,26 +194,18 @@ async def test_sigterm_drains_a_worker(cluster: Cluster, load: Load) -> None:
 
 
 async def test_baton_drain_replaces_a_worker(cluster: Cluster, load: Load) -> None:
-    """It says what happens, and returns when the pool is complete again; requests go on meanwhile."""
-    load.begin()
-    before = names(cluster)
-    drained = await asyncio.to_thread(cluster.home.baton, "drain", before[0])
-    assert drained.returncode == 0, drained.stderr
-    assert re.search(rf"{before[0]} +draining", drained.stderr), drained.stderr
-    assert re.search(rf"{before[0]} +is gone: drained", drained.stderr), drained.stderr
-    after = names(cluster)
-    assert before[0] not in after
-    assert (len(after), len(set(after) & set(before))) == (4, 3)
-    await load.end()
-
-
-async def test_what_is_not_done_in_time_goes_on_elsewhere(cluster: Cluster, load: Load) -> None:
-    """Streams twice as long as a drain may take: the worker is gone soon after its deadline, the streams come to their end."""
+    """It says what happens, and returns when the pool is complete again. Streams twice as long as a drain may take go on elsewhere."""
     load.begin(streams=4, tokens=round(2 * DRAIN_S / STEP_S))
     await until(lambda: all(worker["running"] for worker in cluster.workers("decode").values()), 20.0, "both decode")
-    drained = await asyncio.to_thread(cluster.home.baton, "drain", names(cluster, "decode")[0])
-    assert "is gone: drained" in drained.stderr, drained.stderr
-    assert drained.returncode == 0
+    before = names(cluster)
+    victim = names(cluster, "decode")[0]
+    drained = await asyncio.to_thread(cluster.home.baton, "drain", victim)
+    assert drained.returncode == 0, drained.stderr
+    assert re.search(rf"{victim} +draining", drained.stderr), drained.stderr
+    assert re.search(rf"{victim} +is gone: drained", drained.stderr), drained.stderr
+    after = names(cluster)
+    assert victim not in after
+    assert (len(after), len(set(after) & set(before))) == (4, 3)
     await load.end()
 
 

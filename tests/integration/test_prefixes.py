@@ -8,54 +8,45 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
 import pytest
-import zmq.asyncio
 
-from cluster.channel import ChannelKeys, RouterEnd
-from cluster.messages import AddLeg, Answer, Call, Hello, LegKind, StepOutputs, decode_from_worker
+from cluster.channel import ChannelKeys
+from cluster.messages import AddLeg, Answer, Call, FromWorker, Hello, LegKind, StepOutputs
 from core.block_keys import seed_of
-from core.ids import Epoch, LegId, RouterId
-from core.worker import Role
-from engine.sim_config import SimulatedEngineConfig
-from engine.sim_timing import ConstantTime
+from core.ids import LegId
 from engine.vllm_codec import OutputsCodec, RequestCodec
 from router.prefix.prefixes import Prefixes
 from tests.contract.engine_contract import ask, prompt_of
 from tests.support.eventually import assert_eventually
 from tests.support.mini_cluster import MiniWorker
+from tests.support.one_worker import EPOCH, BareRouter, Stage, one_worker
 
-EPOCH = Epoch(1)
 BLOCK = 16
 names = itertools.count()
 
 
-class BareRouter:
+class Follower(BareRouter):
     """Follows one worker's cache."""
 
-    def __init__(self, worker: MiniWorker, keys: ChannelKeys) -> None:
+    def __init__(self, worker: MiniWorker, keys: ChannelKeys, name: str) -> None:
+        super().__init__(worker, keys, name)
         self.prefixes = Prefixes()
         self.ended: set[str] = set()
         self.answers = 0
         self._worker = worker
-        self._context = zmq.asyncio.Context()
-        self._end = RouterEnd(self._context, RouterId(f"bare-{next(names)}"), worker.card.address, worker.card.public_key, keys, 10.0)
         self.prefixes.enter(worker.name, worker.facts.block_size_tokens, seed_of(keys.secret))
-        self._reading = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
         self._end.send(Hello())
-        while True:
-            frames = await self._end.receive()
-            message = decode_from_worker(frames[0])
-            if isinstance(message, StepOutputs):
-                self.ended |= {output.request_id for output in OutputsCodec().decode(frames[1:]) if output.finish_reason is not None}
-            self.answers += isinstance(message, Answer)
-            if want := self.prefixes.heard(self._worker.name, message, time.monotonic()):
-                self._end.send(want)
+
+    def take(self, message: FromWorker, frames: Sequence[Any]) -> None:
+        if isinstance(message, StepOutputs):
+            self.ended |= {output.request_id for output in OutputsCodec().decode(frames) if output.finish_reason is not None}
+        self.answers += isinstance(message, Answer)
+        if want := self.prefixes.heard(self._worker.name, message, time.monotonic()):
+            self._end.send(want)
 
     async def run(self, prompt: list[int], max_tokens: int = 1, salt: str | None = None) -> None:
         """One whole request, to its end."""
@@ -76,46 +67,14 @@ class BareRouter:
     async def knows(self, prompt: list[int], tokens: int, salt: str | None = None) -> None:
         await assert_eventually(lambda: self.cached(prompt, salt) == tokens, 10.0, f"{tokens} tokens are known to be cached")
 
-    async def close(self) -> None:
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
-        self._end.close()
-        self._context.destroy(0)
-
-
-class Stage:
-    """One worker and its routers."""
-
-    def __init__(self) -> None:
-        self.keys = ChannelKeys.make()
-        self._closing: list[Any] = []
-
-    async def worker(self, **config: Any) -> MiniWorker:
-        settings: dict[str, Any] = {"num_blocks": 256, "vocab_size": 300, "timing": ConstantTime(0.001), "block_size_tokens": BLOCK}
-        made = MiniWorker("w", Role.DECODE, EPOCH, self.keys, SimulatedEngineConfig(**(settings | config)))
-        await made.start()
-        self._closing.append(made)
-        return made
-
-    def router(self, worker: MiniWorker) -> BareRouter:
-        made = BareRouter(worker, self.keys)
-        self._closing.append(made)
-        return made
-
-    async def close(self) -> None:
-        for made in reversed(self._closing):
-            await made.close()
-        await assert_eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()}, 5.0, "no task left")
-
 
 @pytest.fixture
-async def stage() -> AsyncIterator[Stage]:
-    stage = Stage()
-    yield stage
-    await stage.close()
+async def stage() -> AsyncIterator[Stage[Follower]]:
+    async with one_worker(Follower) as stage:
+        yield stage
 
 
-async def test_what_a_worker_computed_is_known(stage: Stage) -> None:
+async def test_what_a_worker_computed_is_known(stage: Stage[Follower]) -> None:
     """The prompt's full blocks, and as much of any other prompt as begins with them."""
     worker = await stage.worker()
     router = stage.router(worker)
@@ -127,7 +86,7 @@ async def test_what_a_worker_computed_is_known(stage: Stage) -> None:
     assert router.cached(prompt_of(5 * BLOCK, 2)) == 0
 
 
-async def test_tenants_are_apart(stage: Stage) -> None:
+async def test_tenants_are_apart(stage: Stage[Follower]) -> None:
     """Equal prompts with another salt are others' prompts, at the engine and here."""
     router = stage.router(await stage.worker())
     prompt = prompt_of(4 * BLOCK + 1, 1)
@@ -136,7 +95,7 @@ async def test_tenants_are_apart(stage: Stage) -> None:
     assert router.cached(prompt) == router.cached(prompt, salt="yours") == 0
 
 
-async def test_what_is_evicted_is_forgotten(stage: Stage) -> None:
+async def test_what_is_evicted_is_forgotten(stage: Stage[Follower]) -> None:
     """A prompt that needs the whole cache leaves nothing of the one before; equal prompts computed together are one."""
     router = stage.router(await stage.worker(num_blocks=8, max_model_len=128))
     first, second = prompt_of(3 * BLOCK + 1, 1), prompt_of(7 * BLOCK + 1, 2)
@@ -147,7 +106,7 @@ async def test_what_is_evicted_is_forgotten(stage: Stage) -> None:
     assert router.cached(first) == 0
 
 
-async def test_a_cleared_cache_is_known_to_be_empty(stage: Stage) -> None:
+async def test_a_cleared_cache_is_known_to_be_empty(stage: Stage[Follower]) -> None:
     """Also where it was cleared by another router."""
     worker = await stage.worker()
     router, other = stage.router(worker), stage.router(worker)
@@ -161,7 +120,7 @@ async def test_a_cleared_cache_is_known_to_be_empty(stage: Stage) -> None:
     await other.knows(prompt, 0)
 
 
-async def test_a_router_that_starts_later_is_told_all(stage: Stage) -> None:
+async def test_a_router_that_starts_later_is_told_all(stage: Stage[Follower]) -> None:
     """As one that was restarted: it begins with nothing, and has what the first one has, then and from then on."""
     worker = await stage.worker()
     router = stage.router(worker)
@@ -178,7 +137,7 @@ async def test_a_router_that_starts_later_is_told_all(stage: Stage) -> None:
     await late.knows(last, 4 * BLOCK)
 
 
-async def test_without_events_nothing_is_known(stage: Stage) -> None:
+async def test_without_events_nothing_is_known(stage: Stage[Follower]) -> None:
     """And nothing is waited for."""
     worker = await stage.worker(kv_events=False)
     router = stage.router(worker)

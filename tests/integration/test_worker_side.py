@@ -10,14 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
-import zmq.asyncio
 
-from cluster.channel import ChannelKeys, RouterEnd
+from cluster.channel import ChannelKeys
 from cluster.messages import (
     AbortLegs,
     AddLeg,
@@ -29,37 +28,31 @@ from cluster.messages import (
     Pulse,
     Refused,
     StepOutputs,
-    decode_from_worker,
 )
 from core.config import PoolConfig
 from core.handle import KVHandle
-from core.ids import Epoch, LegId, RouterId, WorkerId
-from core.worker import OthersLoad, Role
-from engine.sim_config import SimulatedEngineConfig
+from core.ids import LegId, WorkerId
+from core.worker import OthersLoad
 from engine.sim_timing import ConstantTime
 from engine.vllm_codec import RequestCodec
 from tests.contract.engine_contract import ask, prompt_of
 from tests.support.eventually import assert_eventually
-from tests.support.mini_cluster import ROOMY, MiniWorker
+from tests.support.mini_cluster import MiniWorker
+from tests.support.one_worker import EPOCH, BareRouter, Stage, one_worker
 
-EPOCH = Epoch(1)
 PREFILL, DECODE, WHOLE = LegKind.PREFILL, LegKind.DECODE, LegKind.WHOLE
 M = TypeVar("M")
 
 
-class BareRouter:
+class Asker(BareRouter):
     """Asks one worker for legs."""
 
-    def __init__(self, worker: MiniWorker, keys: ChannelKeys, name: str = "bare") -> None:
+    def __init__(self, worker: MiniWorker, keys: ChannelKeys, name: str) -> None:
+        super().__init__(worker, keys, name)
         self.heard: list[tuple[float, FromWorker]] = []
-        self._context = zmq.asyncio.Context()
-        self._end = RouterEnd(self._context, RouterId(name), worker.card.address, worker.card.public_key, keys, 10.0)
-        self._reading = asyncio.create_task(self._read())
 
-    async def _read(self) -> None:
-        while True:
-            frames = await self._end.receive()
-            self.heard.append((time.monotonic(), decode_from_worker(frames[0])))
+    def take(self, message: FromWorker, frames: Sequence[Any]) -> None:
+        self.heard.append((time.monotonic(), message))
 
     def add(self, name: str, tokens: int, max_tokens: int = 4, kind: LegKind = WHOLE, **more: Any) -> None:
         request = ask(name, prompt_of(tokens, len(self.heard) % 13), max_tokens)
@@ -81,49 +74,17 @@ class BareRouter:
         await assert_eventually(lambda: len(self.all(kind)) >= count, 10.0, f"{count} {kind.__name__}")
         return self.all(kind)
 
-    async def close(self) -> None:
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
-        self._end.close()
-        self._context.destroy(0)
-
-
-class Stage:
-    """One worker and its router."""
-
-    def __init__(self) -> None:
-        self.keys = ChannelKeys.make()
-        self._closing: list[Any] = []
-
-    async def worker(self, pool: PoolConfig = ROOMY, silence_s: float = 10.0, pulse_s: float = 0.05, **config: Any) -> MiniWorker:
-        settings: dict[str, Any] = {"num_blocks": 256, "vocab_size": 300, "timing": ConstantTime(0.001), "lease_s": 60.0}
-        made = MiniWorker("w", Role.DECODE, EPOCH, self.keys, SimulatedEngineConfig(**(settings | config)), pool, silence_s, pulse_s)
-        await made.start()
-        self._closing.append(made)
-        return made
-
-    def router(self, worker: MiniWorker, name: str = "bare") -> BareRouter:
-        made = BareRouter(worker, self.keys, name)
-        self._closing.append(made)
-        return made
-
-    async def close(self) -> None:
-        for made in reversed(self._closing):
-            await made.close()
-        await assert_eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()}, 5.0, "no task left")
-
 
 @pytest.fixture
-async def stage() -> AsyncIterator[Stage]:
-    stage = Stage()
-    yield stage
-    await stage.close()
+async def stage() -> AsyncIterator[Stage[Asker]]:
+    async with one_worker(Asker) as stage:
+        yield stage
 
 
 # -- admission ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_prompts_beyond_the_bound_are_refused_at_once(stage: Stage) -> None:
+async def test_prompts_beyond_the_bound_are_refused_at_once(stage: Stage[Asker]) -> None:
     """The first is taken however long; the next is told why not, with the numbers; once the first has its token there is room."""
     worker = await stage.worker(PoolConfig(max_prefill_tokens=32, headroom_tokens=0))
     router = stage.router(worker)
@@ -141,7 +102,7 @@ async def test_prompts_beyond_the_bound_are_refused_at_once(stage: Stage) -> Non
     assert len(router.all(Refused)) == 1
 
 
-async def test_running_answers_keep_their_headroom(stage: Stage) -> None:
+async def test_running_answers_keep_their_headroom(stage: Stage[Asker]) -> None:
     """32 blocks, 16 of them for each answer to grow into: two short answers fit, a third is refused until one has ended."""
     worker = await stage.worker(PoolConfig(headroom_tokens=16 * 14), num_blocks=32, max_model_len=512)
     router = stage.router(worker)
@@ -159,7 +120,7 @@ async def test_running_answers_keep_their_headroom(stage: Stage) -> None:
     assert len(router.all(Refused)) == 1
 
 
-async def test_no_more_answers_than_the_engine_runs(stage: Stage) -> None:
+async def test_no_more_answers_than_the_engine_runs(stage: Stage[Asker]) -> None:
     """A leg too many would wait in the engine, unseen."""
     worker = await stage.worker(max_num_seqs=2)
     router = stage.router(worker)
@@ -171,10 +132,10 @@ async def test_no_more_answers_than_the_engine_runs(stage: Stage) -> None:
     worker.gate.open()
 
 
-async def test_a_router_is_told_what_others_have_there(stage: Stage) -> None:
+async def test_a_router_is_told_what_others_have_there(stage: Stage[Asker]) -> None:
     """With every message; not what it has there itself, which it knows better. And how long steps take, once that is known."""
     worker = await stage.worker(timing=ConstantTime(0.01))
-    one, two = stage.router(worker, "one"), stage.router(worker, "two")
+    one, two = stage.router(worker), stage.router(worker)
     two.greet()
     one.add("a", 40, max_tokens=600)
     await assert_eventually(lambda: any(pulse.load.others.decoding for pulse in two.all(Pulse)), 10.0, "the other's leg decodes")
@@ -190,7 +151,7 @@ async def test_a_router_is_told_what_others_have_there(stage: Stage) -> None:
     await assert_eventually(lambda: two.all(Pulse)[-1].load.others == OthersLoad(), 10.0, "nothing is left of it")
 
 
-async def test_a_refused_request_is_not_even_read(stage: Stage) -> None:
+async def test_a_refused_request_is_not_even_read(stage: Stage[Asker]) -> None:
     """Reading takes longer than refusing, most of all for what is refused most: long prompts."""
     worker = await stage.worker(PoolConfig(max_prefill_tokens=32, headroom_tokens=0))
     router = stage.router(worker)
@@ -208,7 +169,7 @@ async def test_a_refused_request_is_not_even_read(stage: Stage) -> None:
 HANDLE = KVHandle(WorkerId("p"), EPOCH, LegId("x"), 20, 2, 10.0, {})
 
 
-async def test_a_draining_worker_takes_nothing_new(stage: Stage) -> None:
+async def test_a_draining_worker_takes_nothing_new(stage: Stage[Asker]) -> None:
     """Not for later either, so not ``busy``; also not what has tokens or KV already. What runs, runs to its end."""
     worker = await stage.worker()
     router = stage.router(worker)
@@ -225,7 +186,7 @@ async def test_a_draining_worker_takes_nothing_new(stage: Stage) -> None:
     assert not router.all(MoveLegs)
 
 
-async def test_what_is_not_done_in_time_is_to_be_moved(stage: Stage) -> None:
+async def test_what_is_not_done_in_time_is_to_be_moved(stage: Stage[Asker]) -> None:
     """Routers are asked at the deadline, and every second for what is still there; legs run on until they are aborted."""
     worker = await stage.worker(max_model_len=4096)
     router = stage.router(worker)
@@ -248,7 +209,7 @@ async def test_what_is_not_done_in_time_is_to_be_moved(stage: Stage) -> None:
     await assert_eventually(worker.is_free, what="nothing is left")
 
 
-async def test_a_drain_can_be_hastened_and_not_put_off(stage: Stage) -> None:
+async def test_a_drain_can_be_hastened_and_not_put_off(stage: Stage[Asker]) -> None:
     """The earliest deadline counts."""
     worker = await stage.worker()
     router = stage.router(worker)
@@ -260,7 +221,7 @@ async def test_a_drain_can_be_hastened_and_not_put_off(stage: Stage) -> None:
     await router.hears(MoveLegs)
 
 
-async def test_kept_kv_is_waited_for(stage: Stage) -> None:
+async def test_kept_kv_is_waited_for(stage: Stage[Asker]) -> None:
     """A drained worker has no leases: its KV may be on its way to somebody."""
     worker = await stage.worker()
     router = stage.router(worker)
@@ -279,7 +240,7 @@ async def test_kept_kv_is_waited_for(stage: Stage) -> None:
 HASTY = PoolConfig(headroom_tokens=0, stall_timeout_s=0.6)
 
 
-async def test_a_hung_engine_fails(stage: Stage) -> None:
+async def test_a_hung_engine_fails(stage: Stage[Asker]) -> None:
     """It has a leg, ends no step and answers no call: its routers are told, and the worker ends."""
     worker = await stage.worker(HASTY)
     router = stage.router(worker)
@@ -293,7 +254,7 @@ async def test_a_hung_engine_fails(stage: Stage) -> None:
     assert await worker.running == "no step for 0.6 s"
 
 
-async def test_an_engine_with_nothing_but_kept_kv_does_not_hang(stage: Stage) -> None:
+async def test_an_engine_with_nothing_but_kept_kv_does_not_hang(stage: Stage[Asker]) -> None:
     """No step ends, since there is none."""
     worker = await stage.worker(HASTY)
     router = stage.router(worker)
@@ -305,7 +266,7 @@ async def test_an_engine_with_nothing_but_kept_kv_does_not_hang(stage: Stage) ->
     await assert_eventually(worker.is_free, what="it is free")
 
 
-async def test_an_engine_that_answers_does_not_hang(stage: Stage) -> None:
+async def test_an_engine_that_answers_does_not_hang(stage: Stage[Asker]) -> None:
     """A very long prompt takes many steps of which nothing is told; a call is answered between two of them."""
     worker = await stage.worker(HASTY, timing=ConstantTime(2.0))
     router = stage.router(worker)
@@ -335,7 +296,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2], msgspec.json.decode(sys.argv[3], type
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-async def test_a_routers_legs_end_soon_after_it(stage: Stage, how: signal.Signals) -> None:
+async def test_a_routers_legs_end_soon_after_it(stage: Stage[Asker], how: signal.Signals) -> None:
     """Running ones, waiting ones and kept KV, with the default heartbeats: two seconds, dead or silent."""
     worker = await stage.worker(silence_s=1.5, pulse_s=0.4)
     keys = msgspec.json.encode(stage.keys).decode()

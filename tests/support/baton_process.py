@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 
+from tests.support.cluster_process import BATON, serve_file
 from tests.support.processes import ServerProcess, free_port, wait_until
 
 START_LIMIT_S = 180.0
@@ -44,11 +44,14 @@ ARGS: Mapping[str, Any] = {
 """One prefill and one decode worker, which do every request together, whether or not one alone would be sooner done."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class BatonServer:
     """A running Baton."""
 
     url: str
+    process: ServerProcess
+    args: Mapping[str, Any]
+    """What it serves at present."""
     model: str = MODEL
 
     def get(self, path: str) -> Any:
@@ -77,20 +80,28 @@ class BatonServer:
             held += [f"{name} has {worker[what]} {what}" for what in ("running", "waiting", "leased_blocks") if worker[what]]
         return held
 
+    def deploy(self, args: Mapping[str, Any]) -> None:
+        """Serves ``args`` from now on, with the workers it has where they are not concerned. Returns when all of it is up."""
+        if args == self.args:
+            return
+        home, port = self.process.home, int(self.url.rpartition(":")[2])
+        address = next(home.glob("baton-*/*/address")).read_text()
+        env = {**self.process.env, "RAY_AUTH_MODE": "token"}  # a Ray that `baton up` has started wants a token
+        command = [*BATON, "up", str(serve_file(home / "baton.yaml", port, args)), "--address", address]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=START_LIMIT_S, check=False)
+        assert done.returncode == 0, done.stderr
+        self.args = args
+
 
 @contextlib.contextmanager
 def baton_up(args: Mapping[str, Any] = ARGS) -> Iterator[BatonServer]:
     """Serves ``args``. On the way out: it ends when asked to, with status 0, and no process, socket or file is left of it."""
     home = Path(tempfile.mkdtemp(prefix="b-", dir="/tmp"))
     port = free_port()
-    application = {"name": "baton", "route_prefix": "/", "import_path": "deploy.app:build", "args": dict(args)}
-    file = home / "baton.yaml"
-    http = {"host": "127.0.0.1", "port": port}
-    file.write_text(yaml.safe_dump({"proxy_location": "HeadOnly", "http_options": http, "applications": [application]}))
-    process = ServerProcess([sys.executable, "-m", "deploy.cli", "up", str(file)], home, env={})
+    process = ServerProcess([*BATON, "up", str(serve_file(home / "baton.yaml", port, args))], home, env={})
     try:
         process.wait_ready(lambda: "serving " in process.output, START_LIMIT_S)
-        yield BatonServer(f"http://127.0.0.1:{port}")
+        yield BatonServer(f"http://127.0.0.1:{port}", process, args)
         assert process.terminate(STOP_LIMIT_S) == 0, process.output
         wait_until(lambda: not process.survivors(), 5.0, f"every process has ended; alive: {process.survivors()}")
         left = [str(path) for folder in (f"baton-{os.getuid()}", "baton") for path in (home / folder).rglob("*")]

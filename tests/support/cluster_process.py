@@ -269,6 +269,24 @@ def cluster_up(prefill: int, decode: int, routers: int, **simulated: Any) -> Ite
         home.close()
 
 
+@contextlib.contextmanager
+def detached_up(args: Mapping[str, Any]) -> Iterator[Cluster]:
+    """``up --detach`` returns when it serves; on the way out, ``down`` ends it and leaves nothing."""
+    home = Home()
+    try:
+        up = home.baton("up", home.file(args), "--detach")
+        assert up.returncode == 0, up.stderr
+        assert "serving demo" in up.stderr
+        assert httpx.get(f"{home.url}/v1/models").status_code == httpx.codes.OK
+        yield Cluster(home, home.url, args["router"]["replicas"])
+        footprint = home.footprint()
+        down = home.baton("down")
+        assert down.returncode == 0, down.stderr
+        home.assert_nothing_left(footprint)
+    finally:
+        home.close()
+
+
 def eventually(check: Callable[[], object], limit_s: float, what: str) -> None:
     """As ``wait_until``, with a limit for machines that do many things at once."""
     wait_until(check, 3 * limit_s, what)

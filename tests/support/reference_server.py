@@ -38,13 +38,15 @@ class ReferenceServer:
 
 @contextlib.contextmanager
 def reference_up() -> Iterator[ReferenceServer]:
-    """Serves the demo model with the arguments that ``baton_process.ARGS`` gives Baton's engines and router."""
+    """Serves the demo model with the arguments that ``baton_process.ARGS`` gives Baton's engines and router, every prompt in one step."""
     home = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))
     port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--model", str(ensure_demo_model()), "--served-model-name", MODEL, "--distributed-executor-backend", "uni"]
     command += ["--enforce-eager", "--dtype", "float32", "--max-model-len", "4096", "--enable-prompt-tokens-details"]
     command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    # On the CPU, vLLM's own engine ends when a seeded prompt comes in chunks. Room for several prompts at once.
+    command += ["--max-num-batched-tokens", "16384"]
     process = ServerProcess(command, home, ENVIRONMENT)
     url = f"http://127.0.0.1:{port}"
 

@@ -1,14 +1,12 @@
 """Step times of the simulated engine."""
 
-from pathlib import Path
-
 import msgspec
 import pytest
 
 from core.errors import ConfigError
 from core.step_model import StepWork
 from engine.performance.registry import timing_by_name
-from engine.performance.table import DecodeRow, PrefillRow, TableTime, load_table
+from engine.performance.table import DecodeRow, PrefillRow, TableTime
 from engine.sim_config import SimulatedEngineConfig
 from engine.sim_timing import ConstantTime, NamedTime, PolynomialTime
 
@@ -65,24 +63,6 @@ def test_table_time_parts_attention_from_the_rest() -> None:
     assert table.step_s(StepWork(300, 300**2)) == pytest.approx(0.05)
     assert table.step_s(StepWork(300, 3 * 100**2)) == pytest.approx(0.05 - 1e-7 * 60_000)
     assert table.step_s(StepWork(300, 1000**2 - 700**2)) == pytest.approx(0.05 + 1e-7 * (510_000 - 90_000))
-
-
-def test_load_table_reads_both_phases(tmp_path: Path) -> None:
-    """A CSV file with prefill and decode rows is the same table."""
-    path = tmp_path / "steps.csv"
-    rows = ["phase,tokens,batch,context_tokens,seconds", "prefill,100,,,0.01", "prefill,300,,,0.05"]
-    rows += [f"decode,,{row.batch},{row.context_tokens},{row.seconds}" for row in TABLE.decode]
-    path.write_text("\n".join(rows))
-    assert load_table(path) == TABLE
-
-
-@pytest.mark.parametrize("line", ["decode,,x,100,0.1", "warmup,1,,,0.1", "prefill,,,,0.1"])
-def test_load_table_names_the_bad_line(tmp_path: Path, line: str) -> None:
-    """A table that cannot be read says where."""
-    path = tmp_path / "steps.csv"
-    path.write_text(f"phase,tokens,batch,context_tokens,seconds\nprefill,100,,,0.01\n{line}\n")
-    with pytest.raises(ConfigError, match=r"steps\.csv:3"):
-        load_table(path)
 
 
 def test_configuration_names_its_timing() -> None:
