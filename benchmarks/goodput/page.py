@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.goodput.setups import GPUS, KV_TOKENS, MODEL, PREFILL_STEP_TOKENS
-from benchmarks.goodput.sweep import OURS, Curve, Workload
+from benchmarks.goodput.sweep import Curve, Workload
 from simulation.goodput import SHARE, TAIL, WARM_UP
 from simulation.svg import Line, Plot, cdf
 
@@ -45,14 +45,23 @@ elsewhere (docs/simulator.md). {GPUS} workers of one GPU each, step times `{MODE
 - Every policy has the same queue, admission and late binding, which are the router's; in its own system it would not. Refusing early what
   cannot be kept is the router's, too: *own* are policies without it, as in their own systems (Mooncake's has it); under *with our router*
   are the best of them with it. Each is shown at the ratio of prefill and decode workers (xPyD; A: aggregated) and the step size at which
-  its goodput is the highest."""
+  its goodput is the highest.
+- *Ablation*: our policy without one term of its cost, or without knowing of caches (*prefix*), of the load at the end of the prompt
+  (*foresight*) or of plans with one worker (*alone*); docs/decisions.md has the terms. At its best set-up that has prefill workers:
+  without those, half of the terms have nothing to say.
+- *Four routers*: each with its own books, and what workers tell of the others'. *blur* is what keeps those that see the same from doing
+  the same."""
 
 
 def _section(work: Workload, found: Found, folder: Path, number: int) -> str:
     ours = found["per request"][0]
     stem = f"{number}-{work.trace}"
     rivals = {kind: max(found[kind], key=lambda curve: curve.goodput) for kind in ("aggregated", "disaggregated")}
-    verdicts = [_verdict(ours, max(rivals.values(), key=lambda curve: curve.goodput)), *(_verdict(ours, best) for best in _top(found))]
+    verdicts = [
+        _verdict(ours, rivals["aggregated"], "aggregated set-up"),
+        _verdict(ours, rivals["disaggregated"], "set-up with a fixed ratio, refusing early where its policy does"),
+        *(_verdict(ours, best, "one with all that our router does beside choosing") for best in _top(found)),
+    ]
     shown = [(ours, True), *((curve, False) for curve in (*found["disaggregated"], rivals["aggregated"]))]
     plots = {
         "rate": Plot(
@@ -73,7 +82,8 @@ def _section(work: Workload, found: Found, folder: Path, number: int) -> str:
         for kind, curves in found.items()
     ]
     images = [f"![{plot.title}]({folder.name}/{stem}-{name}.svg)" for name, plot in plots.items()]
-    return "\n\n".join([f"## {work.name}\n\n{work.requests:,} requests.", *verdicts, *tables[:3], *images, *tables[3:]])
+    head = f"## {work.name}\n\n{work.requests:,} requests. The goodput of {ours.setup.name} is\n\n" + "\n".join(verdicts)
+    return "\n\n".join([head, *tables[:3], *images, *tables[3:]])
 
 
 def _top(found: Found) -> list[Curve]:
@@ -81,12 +91,12 @@ def _top(found: Found) -> list[Curve]:
     return sorted(found["with our router"], key=lambda curve: -curve.goodput)[:1]
 
 
-def _verdict(ours: Curve, best: Curve) -> str:
-    text = f"**{ours.goodput / best.goodput:.2f}x** the goodput of the best fixed set-up ({best.setup.name})." if best.goodput else ""
+def _verdict(ours: Curve, best: Curve, what: str) -> str:
+    times = f"**{ours.goodput / best.goodput:.2f}x**" if best.goodput else "Any goodput, against none,"
     rates = zip(ours.points, best.points, strict=False)
     lost = [(point.rate, other.share - point.share) for point, other in rates if other.share - point.share > 0.02]
     worse = "; ".join(f"{share * 100:.1f} points at {rate:.1f}/s" for rate, share in lost)
-    return f"{text} Rates at which {OURS} has over 2 points fewer good requests than that: {worse or 'none'}."
+    return f"- {times} that of the best {what}: {best.setup.name}. Over 2 points fewer good requests than there: {worse or 'at no rate'}."
 
 
 def _row(curve: Curve, ours: Curve) -> str:

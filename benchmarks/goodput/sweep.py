@@ -80,25 +80,26 @@ class Sweep:
         return [max((curve for curve in tried if curve.setup.policy == policy), key=lambda curve: curve.goodput) for policy in policies]
 
     def everything(self) -> Mapping[str, Sequence[Curve]]:
-        """By the name of the set-up; then the best fixed ones with all that our router does beside choosing; the ablations, and four
-        routers, at the ratio at which all terms together are best."""
+        """By the name of the set-up; then the best fixed ones with all that our router does beside choosing; the ablations where there are
+        prefill workers, as else half of the terms have nothing to say; and four routers where ours is best."""
         work = self._workload
         peers = [policy for policy in POLICIES if policy != OURS]
         tried = self.curves(Setup(OURS, prefill, tokens) for prefill, tokens in work.ours)
         best = max(tried, key=lambda curve: curve.goodput)
         ours, near = best.setup, self._near(best.goodput)
+        pairs = max((curve for curve in tried if curve.setup.prefill), key=lambda curve: curve.goodput)
         aggregated = self.best([policy for policy in _AGGREGATED if policy in POLICIES], [0], work.step_tokens)
         # Decode workers of a static set-up hardly ever compute a prompt: their step size says nothing.
         disaggregated = self.best(peers, work.ratios, work.step_tokens[-1:])
         lent = [Setup(each.setup.policy, each.setup.prefill, each.setup.step_tokens) for each in (*_top(aggregated), *_top(disaggregated))]
-        without = [replace_policy(ours, f"{OURS}-without-{term}") for term in sorted(SWITCHES - {"blur"})]
+        without = [replace_policy(pairs.setup, f"{OURS}-without-{term}") for term in sorted(SWITCHES - {"blur"})]
         four = [Setup(policy, ours.prefill, ours.step_tokens, 4) for policy in (OURS, f"{OURS}-without-blur", "least_outstanding_tokens")]
         return {
             "aggregated": aggregated,
             "disaggregated": disaggregated,
             "per request": sorted(tried, key=lambda curve: -curve.goodput),
             "with our router": self.curves(lent),
-            "ablation": self.curves(without, near),
+            "ablation": [pairs, *self.curves(without, self._near(pairs.goodput))],
             "four routers": self.curves(four, near),
         }
 
