@@ -29,6 +29,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 LASTS_S = float(os.environ.get("BATON_FUZZ_S", "30"))
 SEED = int(os.environ.get("BATON_FUZZ_SEED", random.SystemRandom().randrange(2**32)))
+ANSWERED = 20
+"""More requests than that have to be answered, and more than that refused as invalid, or next to nothing was tried."""
+MOST_ROUNDS = 40
 HANGS_S = 20.0
 BATCH = 40
 """Requests made up at once, then sent eight at a time."""
@@ -74,9 +77,11 @@ async def test_no_request_breaks_the_router() -> None:
     async with router_server() as server:
         document = schemathesis.openapi.from_dict(server.app.openapi())
         operations = [result.ok() for result in document.get_all_operations() if isinstance(result, Ok)]
-        ends_s = time.monotonic() + LASTS_S
+        ends_s, rounds = time.monotonic() + LASTS_S, 0
         async with httpx.AsyncClient(base_url=server.url, timeout=HANGS_S) as client:
-            while time.monotonic() < ends_s:
+            # A slow machine has time for a route or two only, and may not come upon a valid request there.
+            while time.monotonic() < ends_s or (min(statuses[200], statuses[400]) <= ANSWERED and rounds < MOST_ROUNDS):
+                rounds += 1
                 operation = chance.choices(operations, [8 if o.path in INFERENCE else 1 for o in operations])[0]
                 mode = chance.choice([GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
                 cases = await asyncio.to_thread(made_up, operation, mode, chance.randrange(2**32))
@@ -89,8 +94,8 @@ async def test_no_request_breaks_the_router() -> None:
         await server.nothing_left(30.0)
         await still_serves(server)
     print(dict(statuses))  # noqa: T201 - likewise
-    assert statuses[200] > 20, statuses
-    assert statuses[400] > 20, statuses
+    assert statuses[200] > ANSWERED, statuses
+    assert statuses[400] > ANSWERED, statuses
 
 
 async def sent(client: httpx.AsyncClient, places: asyncio.Semaphore, case: Any, body: Any, statuses: Counter[int]) -> str | None:
