@@ -23,7 +23,8 @@ def write(path: Path, found: Sequence[tuple[Workload, Found]], seed: int) -> Non
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     sections = [_section(work, curves, folder, number) for number, (work, curves) in enumerate(found, start=1)]
-    path.write_text("\n\n".join([_intro(seed), *sections]) + "\n")
+    notes = Path(__file__).with_name("notes.md").read_text().strip()
+    path.write_text("\n\n".join([_intro(seed), *sections, notes]) + "\n")
 
 
 def _intro(seed: int) -> str:
@@ -102,8 +103,11 @@ def _verdict(ours: Curve, best: Curve, what: str) -> str:
 def _row(curve: Curve, ours: Curve) -> str:
     good = [point for point in curve.points if point.share >= SHARE]
     at = good[-1] if good else curve.points[0]
-    found = f"{curve.goodput:.1f}" if curve.is_found else f"over {curve.goodput:.1f}"
-    to_ours = f"{curve.goodput / ours.goodput:.2f}" if ours.goodput else "-"
+    if not curve.goodput:
+        found = f"under {curve.points[0].rate:.1f}"
+    else:
+        found = f"{curve.goodput:.1f}" if curve.is_found else f"over {curve.goodput:.1f}"
+    to_ours = f"{curve.goodput / ours.goodput:.2f}" if ours.goodput and curve.goodput else "-"
     ttft = f"{at.ttft_s[50]:.2f} / {at.ttft_s[90]:.2f}" if at.ttft_s else "-"
     tpot = f"{at.tpot_s[50] * 1000:.0f} / {at.tpot_s[90] * 1000:.0f}" if at.tpot_s else "-"
     return (
