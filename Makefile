@@ -39,7 +39,7 @@ format: setup ## Mend what ruff can mend
 bench: setup ## Measure against a plain vLLM server, side by side; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
 
-goodput: setup ## Compare policies and set-ups on recorded traffic, simulated; writes docs/goodput.md (ARGS=--quick for minutes instead of hours)
+goodput: setup ## Compare policies and set-ups on recorded traffic, simulated; writes docs/goodput.md (ARGS=--quick for minutes instead of an hour)
 	@$(BIN)/python -m benchmarks.goodput $(ARGS)
 
 autoscale: setup ## Compare scalers on a day, a burst and a shift of lengths, simulated; writes docs/autoscaling.md (ARGS="--only burst" for one)

@@ -23,7 +23,7 @@ WORKLOADS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.goodput", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer requests, rates and ratios; minutes instead of hours")
+    parser.add_argument("--quick", action="store_true", help="fewer requests, rates and ratios; minutes instead of an hour")
     parser.add_argument("--only", type=int, choices=range(len(WORKLOADS)), help="one workload only")
     parser.add_argument("--fresh", action="store_true", help="compute again what is known of earlier runs")
     parser.add_argument("--processes", type=int, default=2)

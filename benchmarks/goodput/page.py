@@ -57,11 +57,11 @@ elsewhere (docs/simulator.md). {GPUS} workers of one GPU each, step times `{MODE
 def _section(work: Workload, found: Found, folder: Path, number: int) -> str:
     ours = found["per request"][0]
     stem = f"{number}-{work.trace}"
-    rivals = {kind: max(found[kind], key=lambda curve: curve.goodput) for kind in ("aggregated", "disaggregated")}
+    rivals = {kind: _best(found[kind]) for kind in ("aggregated", "disaggregated")}
     verdicts = [
         _verdict(ours, rivals["aggregated"], "aggregated set-up"),
         _verdict(ours, rivals["disaggregated"], "set-up with a fixed ratio, refusing early where its policy does"),
-        *(_verdict(ours, best, "one with all that our router does beside choosing") for best in _top(found)),
+        _verdict(ours, _best(found["with our router"]), "one with all that our router does beside choosing"),
     ]
     shown = [(ours, True), *((curve, False) for curve in (*found["disaggregated"], rivals["aggregated"]))]
     plots = {
@@ -87,9 +87,8 @@ def _section(work: Workload, found: Found, folder: Path, number: int) -> str:
     return "\n\n".join([head, *tables[:3], *images, *tables[3:]])
 
 
-def _top(found: Found) -> list[Curve]:
-    """The best with our router."""
-    return sorted(found["with our router"], key=lambda curve: -curve.goodput)[:1]
+def _best(curves: Sequence[Curve]) -> Curve:
+    return max(curves, key=lambda curve: curve.goodput)
 
 
 def _verdict(ours: Curve, best: Curve, what: str) -> str:

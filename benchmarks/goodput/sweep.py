@@ -87,7 +87,7 @@ class Sweep:
         tried = self.curves(Setup(OURS, prefill, tokens) for prefill, tokens in work.ours)
         best = max(tried, key=lambda curve: curve.goodput)
         ours, near = best.setup, self._near(best.goodput)
-        pairs = max((curve for curve in tried if curve.setup.prefill), key=lambda curve: curve.goodput)
+        pairs = max([curve for curve in tried if curve.setup.prefill] or tried, key=lambda curve: curve.goodput)
         aggregated = self.best([policy for policy in _AGGREGATED if policy in POLICIES], [0], work.step_tokens)
         # Decode workers of a static set-up hardly ever compute a prompt: their step size says nothing.
         disaggregated = self.best(peers, work.ratios, work.step_tokens[-1:])
@@ -131,5 +131,5 @@ def quick(work: Workload) -> Workload:
         rates=work.rates[::2],
         ratios=work.ratios[1:2],
         step_tokens=work.step_tokens[:1],
-        ours=work.ours[::3],
+        ours=work.ours[::2],
     )

@@ -1,4 +1,4 @@
-"""Four kinds of panels, each with the look that all of its kind share."""
+"""Five kinds of panels, each with the look that all of its kind share."""
 
 from __future__ import annotations
 

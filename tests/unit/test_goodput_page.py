@@ -5,9 +5,10 @@ import re
 import pytest
 
 from benchmarks.goodput import page
+from benchmarks.goodput.__main__ import WORKLOADS
 from benchmarks.goodput.runs import Runs
 from benchmarks.goodput.setups import Run, Setup, spec
-from benchmarks.goodput.sweep import Sweep, Workload
+from benchmarks.goodput.sweep import Sweep, Workload, quick
 from simulation.goodput import Objective
 
 WORK = Workload("azure_code", Objective(2.0, 0.1), rates=(50,), requests=40, ratios=(8,), step_tokens=(2048,))
@@ -33,6 +34,15 @@ def test_the_page_shows_every_set_up_and_its_plots_exist(written):
     assert text.count(" that of the best ") == 3  # aggregated, at a fixed ratio, and with our router
     assert len(images) == 3
     assert all((folder / image).read_text().startswith("<svg") for image in images)
+
+
+@pytest.mark.parametrize("work", WORKLOADS, ids=lambda work: work.name)
+def test_the_quick_form_has_all_kinds_of_set_ups(work):
+    """Ours with prefill workers and without, and others at a fixed ratio: the ablations are of pairs."""
+    small = quick(work)
+    assert {bool(prefill) for prefill, _ in small.ours} == {True, False}
+    assert len(small.ratios) == len(small.step_tokens) == 1
+    assert len(small.rates) < len(work.rates)
 
 
 def test_who_refuses_early():
