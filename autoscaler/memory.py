@@ -12,7 +12,7 @@ from core.worker import Role
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """How many workers of each role there had to be, with a margin, when this was so for the last time."""
+    """How many workers of each role were wanted at one time."""
 
     at_s: float
     prefill: int
@@ -48,7 +48,7 @@ class BatonState(msgspec.Struct, frozen=True):
     decode: PoolMemory = PoolMemory()
     means: Means = Means()
     wanted: tuple[Wanted, ...] = ()
-    """Of the last ``shrink_after_s``."""
+    """Of the last ``shrink_after_s``, with a margin; of those alike in a row, the last."""
     watched_s: float | None = None
     """Since when ``wanted`` has no gap."""
     shrunk_s: float | None = None

@@ -14,6 +14,7 @@ import msgspec
 
 from autoscaler.base import Scaler
 from autoscaler.counts import clamp, counts, reach, within_budget
+from autoscaler.memory import Wanted
 from autoscaler.plan import Plan
 from autoscaler.policy import ScalerLimits
 from autoscaler.signals import Signals, fresh
@@ -26,22 +27,10 @@ _STALE_S = 60.0
 _STEP = 4
 
 
-class Recommended(msgspec.Struct, frozen=True):
-    """Numbers of workers that were right at one time."""
-
-    at_s: float
-    prefill: int
-    decode: int
-
-    def of(self, role: Role) -> int:
-        """Of one role."""
-        return self.prefill if role is Role.PREFILL else self.decode
-
-
 class Recommendations(msgspec.Struct, frozen=True):
     """Those of the last five minutes, the newest last."""
 
-    made: tuple[Recommended, ...] = ()
+    made: tuple[Wanted, ...] = ()
 
 
 class ProportionalScaler(Scaler[Recommendations]):
@@ -61,7 +50,7 @@ class ProportionalScaler(Scaler[Recommendations]):
         if state.made and now_s - state.made[-1].at_s < _LOOK_S - 1e-6:
             return reach(self.name, signals, have, now_s, "it is not time to look"), state
         best = {role: self._recommended(signals, role, have[role]) for role in Role}
-        made = (*state.made, Recommended(now_s, best[Role.PREFILL], best[Role.DECODE]))
+        made = (*state.made, Wanted(now_s, best[Role.PREFILL], best[Role.DECODE]))
         made = tuple(old for old in made if now_s - old.at_s <= _STABLE_S)
         wanted: dict[Role, int] = {}
         for role in Role:
