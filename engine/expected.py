@@ -9,6 +9,7 @@ from core.errors import ConfigError
 from core.step_model import StepModel
 from core.worker import Role
 from engine.performance import registry
+from engine.performance.roofline.named import RooflineTime
 from engine.sim_config import SimulatedEngineConfig
 from engine.sim_timing import NamedTime, PolynomialTime
 
@@ -28,6 +29,8 @@ def step_model(config: BatonConfig, role: Role) -> StepModel | None:
     simulated = _simulated(config)
     if simulated is not None and isinstance(simulated.timing, NamedTime):
         return registry.step_model_by_name(simulated.timing.name)
+    if simulated is not None and isinstance(simulated.timing, RooflineTime):
+        return simulated.timing.step_model
     if simulated is not None and isinstance(simulated.timing, PolynomialTime):
         return StepModel(*msgspec.structs.astuple(simulated.timing))
     return None
@@ -54,8 +57,13 @@ def check(config: BatonConfig) -> None:
     """Raises ConfigError for step times that nobody knows, and for options that no simulated engine can be made from."""
     named = {"engine": config.engine.step_times} | {str(role): config.pool(role).step_times for role in Role}
     for section, name in named.items():
-        if name is not None and name not in registry.names():
-            raise ConfigError(registry.unknown(name), f"{section}.step_times")
+        if name is not None:
+            try:
+                registry.timing_by_name(name)
+            except ConfigError as error:
+                # Of a roofline, it may be a file or one of the name's parts that is wrong.
+                rule = str(error) if registry.is_roofline(name) else error.rule
+                raise ConfigError(rule, f"{section}.step_times") from None
     _simulated(config)
 
 

@@ -1,4 +1,4 @@
-"""How long one engine step takes: constant, a polynomial, a measured table, or one known by name."""
+"""How long one engine step takes: constant, a polynomial, a measured table, one known by name, or a roofline."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 from core.errors import ConfigError
 from core.step_model import StepModel, StepWork
 from engine.performance.registry import NamedStepTime, timing_by_name
+from engine.performance.roofline.named import RooflineTime
 from engine.performance.table import TableTime
 
 
@@ -45,4 +46,4 @@ class NamedTime(msgspec.Struct, frozen=True, dict=True, tag="named", forbid_unkn
         return timing_by_name(self.name)
 
 
-Timing = ConstantTime | PolynomialTime | TableTime | NamedTime
+Timing = ConstantTime | PolynomialTime | TableTime | NamedTime | RooflineTime

@@ -1,0 +1,184 @@
+"""Set-ups by the performance model: waiting, what pools can do, which are worth it."""
+
+import math
+import random
+import re
+from functools import cache
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import ConfigError
+from engine.performance.plan.engine_kind import EngineKind
+from engine.performance.plan.ranking import plan
+from engine.performance.plan.set_up import SetUp, candidates
+from engine.performance.plan.waiting import busy, largest, wait_s
+from engine.performance.plan.workload import Objectives, Workload
+from engine.performance.roofline.named import roofline_by_name
+
+PROMISED = Objectives(ttft_s=1.0, tpot_s=0.03)
+
+
+@cache
+def kind(layout="tp2", model="llama-3.1-70b", prompt=2048, answer=256, budget=8192, price=2.0):
+    roofline = roofline_by_name(f"roofline:h200:{model}:{layout}").roofline
+    return EngineKind(layout, roofline, Workload(prompt, answer), budget, price)
+
+
+def waited(rate, service, workers, jobs=60_000):
+    """Waits in a first-come queue, one by one."""
+    chance, now, free = random.Random(3), 0.0, [0.0] * workers
+    waits = []
+    for _ in range(jobs):
+        now += chance.expovariate(rate)
+        first = min(range(workers), key=free.__getitem__)
+        started = max(now, free[first])
+        free[first] = started + service
+        waits.append(started - now)
+    return sorted(waits)
+
+
+@pytest.mark.parametrize(("workers", "load"), [(1, 0.5), (1, 0.8), (4, 0.8), (4, 0.9), (16, 0.9)])
+def test_waits_are_those_of_a_queue(workers, load):
+    """Nine in ten wait no longer than is said, to a fifth of a job or a fifth of the wait."""
+    rate, service = load * workers / 2.0, 2.0
+    measured = waited(rate, service, workers)
+    assert wait_s(rate, service, workers, 0.9) == pytest.approx(measured[int(0.9 * len(measured))], rel=0.2, abs=0.2 * service)
+
+
+@given(st.floats(0.0, 0.98), st.integers(1, 64))
+def test_waits_grow_with_load(load, workers):
+    """Never below 0, longer with more load, and without end when all are busy."""
+    rate = load * workers
+    assert 0.0 <= wait_s(rate, 1.0, workers, 0.9) <= wait_s(rate + 0.01 * workers, 1.0, workers, 0.9)
+    assert wait_s(float(workers), 1.0, workers, 0.9) == math.inf
+
+
+def test_busy_and_largest():
+    """A hundred on average are 113 at most, nine tenths of the time; the largest that keeps is found."""
+    assert busy(100.0, 0.9) == pytest.approx(112.8, abs=0.1)
+    assert largest(lambda value: value <= 3.7, 100.0) == pytest.approx(3.7)
+    assert largest(lambda _: True, 100.0) == 100.0
+    assert largest(lambda _: False, 100.0) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_prefill_rate_is_the_most_that_keeps_the_promise():
+    """At it the promise is kept, and a little above it is not; more workers do more than their number more, as they share a queue."""
+    engine = kind()
+    rate = engine.prefill_rate(2, PROMISED)
+    assert engine.prefill_pace(2, 0.999 * rate, PROMISED).ttft_s <= 1.0 < engine.prefill_pace(2, 1.001 * rate, PROMISED).ttft_s
+    assert engine.prefill_rate(8, PROMISED) > 4 * rate
+
+
+def test_decode_rate_is_the_most_that_keeps_the_promise():
+    """As many are answered as come (Little), and in nine tenths of the time their step is within the promise."""
+    engine = kind()
+    rate = engine.decode_rate(PROMISED)
+    pace = engine.decode_pace(rate)
+    assert pace.batch == pytest.approx(rate * 256 * pace.tpot_s, rel=0.01)
+    assert pace.tpot_s < engine.decode_s(busy(pace.batch, 0.9)) <= 0.03 * 1.01
+    assert busy(pace.batch, 0.9) <= engine.max_batch * 1.01
+
+
+def test_both_in_one_is_slower_than_either():
+    """A worker that does both does less of each than one that does that alone."""
+    engine = kind()
+    both = engine.whole_rate(1, PROMISED)
+    assert 0 < both < engine.prefill_rate(1, PROMISED)
+    assert both < engine.decode_rate(PROMISED)
+
+
+def test_cached_prompts_cost_less():
+    """Half of the prompt cached takes half of the time; as waits are shorter too, the promise holds for more than twice as many."""
+    roofline = kind().roofline
+    half = EngineKind("half", roofline, Workload(2048, 256, hit_rate=0.5))
+    assert half.workload.new_tokens == half.workload.cached_tokens == 1024
+    assert half.prompt_among_others_s == pytest.approx(kind().prompt_among_others_s / 2, rel=0.1)
+    assert half.prefill_rate(1, PROMISED) > 2 * kind().prefill_rate(1, PROMISED)
+    assert half.decode_rate(PROMISED) == kind().decode_rate(PROMISED)
+
+
+def test_data_parallel_groups():
+    """Eight groups that share experts answer eight times what one of them does."""
+    engine = kind("tp1:ep8", "deepseek-v3")
+    assert (engine.gpus, engine.groups) == (8, 8)
+    rate = engine.decode_rate(PROMISED)
+    assert engine.decode_pace(rate).batch * 8 == pytest.approx(rate * 256 * engine.decode_pace(rate).tpot_s, rel=0.01)
+
+
+def test_candidates():
+    """Every ratio that the GPUs allow, and workers that do both; never more GPUs than there are."""
+    two, four = kind("tp2"), kind("tp4")
+    found = list(candidates([two], [four], [two, four], 16))
+    assert [(each.prefill_workers, each.decode_workers) for each in found if each.prefill] == [(n, (16 - 2 * n) // 4) for n in range(1, 7)]
+    assert [(each.decode.name, each.decode_workers) for each in found if not each.prefill] == [("tp2", 8), ("tp4", 4)]
+    assert all(each.gpus <= 16 for each in found)
+    assert list(candidates([two], [four], [four], 3)) == []
+
+
+def test_ratio_follows_the_workload():
+    """Long prompts need more GPUs for prompts, long answers more for answers."""
+
+    def share(prompt, answer):
+        engine = kind(prompt=prompt, answer=answer)
+        best = plan(candidates([engine], [engine], [], 24), Objectives(3.0, 0.03)).ranked[0].set_up
+        return best.prefill_workers / (best.prefill_workers + best.decode_workers)
+
+    assert share(8192, 256) > share(2048, 512) > share(512, 1024)
+
+
+def test_best_first():
+    """By goodput per GPU, or by price; every promise is kept, and what is full first is said."""
+    engine = kind()
+    found = plan(candidates([engine], [engine], [engine], 16), PROMISED).ranked
+    assert [each.goodput_per_gpu for each in found] == sorted((each.goodput_per_gpu for each in found), reverse=True)
+    assert all(each.pace.ttft_s <= 1.0 + 1e-6 and each.pace.tpot_s <= 0.03 + 1e-6 for each in found)
+    for each in found:
+        prefill, decode = each.set_up.rates(PROMISED)
+        assert each.bound_by == ("both" if each.set_up.prefill is None else "prefill" if prefill < decode else "decode")
+    cheap, dear = kind("tp4", price=1.0), kind("tp2", price=8.0)
+    assert plan(candidates([], [], [dear, cheap], 8), PROMISED, by_price=True).ranked[0].set_up.decode is cheap
+
+
+def test_price_and_bytes():
+    """Dollars of an hour over the tokens of an hour; KV that comes to a decode worker, and what a hand-over takes."""
+    engine = kind()
+    (found,) = plan([SetUp(engine, 2, engine, 3)], PROMISED).ranked
+    assert found.price_per_million_tokens == pytest.approx(2.0 * 10 / (found.rate_per_s * 256 * 3600) * 1e6)
+    assert found.kv_bytes_per_s == pytest.approx(found.rate_per_s * 2048 * 327_680 / 2)
+    assert found.handover_s(2 * found.kv_bytes_per_s) == pytest.approx(2048 * 327_680 / (2 * found.kv_bytes_per_s))
+    assert found.handover_s(0.9 * found.kv_bytes_per_s) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("set_ups", "objectives", "verdict"),
+    [
+        (lambda: candidates([kind()], [kind()], [kind()], 16), Objectives(1.0, 0.001), "Nothing keeps 1 s to the first token and 1 ms"),
+        (lambda: candidates([kind("tp1")], [kind("tp1")], [kind("tp1")], 16), PROMISED, "Nothing keeps"),
+        (lambda: candidates([kind()], [kind()], [], 16), PROMISED, "Disaggregate: .* Workers that do both do not keep"),
+        (lambda: candidates([], [], [kind()], 16), PROMISED, "Do not disaggregate: with two roles"),
+        (lambda: candidates([kind()], [kind()], [kind(budget=512)], 16), Objectives(3.0, 0.025), r"Disaggregate: .*, for \+\d+%"),
+        (lambda: candidates([kind()], [kind()], [kind()], 4), Objectives(3.0, 0.2), "Do not disaggregate: 2 x tp2.* fewer per GPU"),
+    ],
+)
+def test_verdicts(set_ups, objectives, verdict):
+    """Whether to disaggregate, with the reason."""
+    assert re.match(verdict, plan(set_ups(), objectives).verdict)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Workload(0, 1),
+        lambda: Workload(1, 0),
+        lambda: Workload(1, 1, 1.0),
+        lambda: Objectives(0.0, 1.0),
+        lambda: Objectives(1.0, float("nan")),
+        lambda: Objectives(1.0, 1.0, 1.0),
+    ],
+)
+def test_impossible_wishes(make):
+    """Said when they are made."""
+    with pytest.raises(ConfigError, match="must be"):
+        make()
