@@ -164,16 +164,26 @@ class Lanes:
         line = lines.get(service.tenant)
         if line is None:
             return ahead
-        within_s = service.starts_within_s
-        by_s = now + (self._horizon_s if within_s is None else within_s)
-        mine = sum(place.waiting.tokens for place in line.places if place.by_s <= by_s)
+        mine = sum(place.waiting.tokens for place in self._before(line, service, now))
         weights = sum(each.weight for each in lines.values())
         return ahead + min(sum(each.tokens for each in lines.values()), mine * weights / line.weight)
+
+    def longest_ahead(self, service: WantedService, now: float) -> Waiting | None:
+        """Of its tenant's more urgent ones in its lane, the one with most tokens."""
+        line = self._lanes.get(Lane(service.priority, False), {}).get(service.tenant)
+        ahead = [] if line is None else self._before(line, service, now)
+        return max((place.waiting for place in ahead), key=lambda waiting: waiting.tokens, default=None)
 
     def oldest_s(self, service: WantedService, now: float) -> float:
         """How long the one has waited that has done so for longest among those whom such a request would stand behind; 0: there is none."""
         line = self._lanes.get(Lane(service.priority, False), {}).get(service.tenant)
         return max((now - place.waiting.since_s for place in line.places), default=0.0) if line else 0.0
+
+    def _before(self, line: _Line, service: WantedService, now: float) -> list[_Place]:
+        """Those of a line that are more urgent than a new request."""
+        within_s = service.starts_within_s
+        by_s = now + (self._horizon_s if within_s is None else within_s)
+        return [place for place in line.places if place.by_s <= by_s]
 
     def _first(self, lines: dict[str, _Line], look: Round) -> _Place | None:
         best: tuple[float, _Place] | None = None

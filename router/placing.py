@@ -13,7 +13,7 @@ from router.entry import Entry
 from router.foresight import Foresight
 from router.plan import Ask, Decision, Scored, View, WorkerView
 from router.room import no_room_to_prefill
-from router.waiting import Rank
+from router.waiting import Rank, Waiting
 from router.waiting_room import WaitingRoom
 from router.workers import Workers
 
@@ -104,7 +104,7 @@ class Placing:
         soonest_s = self._balancer.soonest_s(ask, view, queue.tokens_ahead(ask.now_s, entry.service))
         if soonest_s is None:
             return None
-        return self._given_up(entry, Predicted(soonest_s), ask.now_s)
+        return self._given_up(entry, Predicted(soonest_s), ask.now_s, queue.longer_ahead(ask.now_s, entry.service, entry.context_tokens))
 
     def _refused(self, entry: Entry, ask: Ask, chosen: Scored, view: View) -> e.GivenUp | None:
         """Whether a new request, or in its place one that waits, is refused because what it is promised cannot be kept."""
@@ -124,10 +124,11 @@ class Placing:
         is_new = entry.rank is Rank.NEW and not entry.timeline.attempts
         return self._refuses_hopeless and is_new and all(seen.load.step is not None for seen in workers)
 
-    def _given_up(self, entry: Entry, predicted: Predicted, now_s: float) -> e.GivenUp | None:
-        """It is, or another one in its place is; or nobody."""
+    def _given_up(self, entry: Entry, predicted: Predicted, now_s: float, longer: Waiting | None = None) -> e.GivenUp | None:
+        """It is, or another one in its place is, perhaps a ``longer`` one ahead of it; or nobody."""
         room = self._room
-        refusal = early_refusal(entry.service, predicted, room.queue.in_turn(now_s), now_s, room.queue.retry_after_s(now_s, 1.0))
+        drained_s = room.queue.retry_after_s(now_s, 1.0)
+        refusal = early_refusal(entry.service, predicted, room.queue.in_turn(now_s), now_s, drained_s, longer)
         if refusal is None:
             return None
         if refusal.instead is None:

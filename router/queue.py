@@ -181,6 +181,12 @@ class RequestQueue:
         """Tokens to be computed for those that wait before a new request that is to get ``service``."""
         return self._tokens - self._lanes.tokens + self._lanes.tokens_ahead(service, now)
 
+    def longer_ahead(self, now: float, service: WantedService, tokens: int) -> Waiting | None:
+        """The longest new request that stands before one of so many tokens that is to get ``service``, and is of the same tenant and
+        priority; None where none is longer. It is the one to make way: between tenants the counters decide, not lengths."""
+        longest = self._lanes.longest_ahead(service, now)
+        return longest if longest is not None and longest.tokens > tokens else None
+
     def full(self, now: float, requests: int = 1, service: WantedService = ORDINARY) -> Reason | None:
         """Why so many new requests cannot wait here, in words for their client; None while there is room, or others make way."""
         limits = self.limits

@@ -85,7 +85,7 @@ class Balancer:
         if self._predicts is None:
             return None
         some = self._some(ask, view)
-        return self._predicts.soonest_s(ask, some, ahead_tokens * len(some) / len(view), self._policy.alone is Alone.ANY)
+        return self._predicts.soonest_s(ask, some, ahead_tokens * len(some) / len(view), self._policy.alone is Alone.DECODE)
 
     def follow(self, ask: Ask, chosen: Scored) -> None:
         """A decision is carried out. One that is not has no part in what policies remember."""

@@ -19,9 +19,8 @@ class Alone(Enum):
 
     NEVER = auto()
     DECODE = auto()
-    """Decode workers: they compute the prompt in chunks between their steps."""
-    ANY = auto()
-    """Prefill workers, too: roles are labels, every engine can do both."""
+    """Decode workers: they compute the prompt in chunks between their steps. Not prefill workers: an answer there makes every prompt
+    behind it slower, and bursts come unannounced. Who wants more workers to decode relabels some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +78,15 @@ def candidates(ask: Ask, view: View, alone: Alone = Alone.NEVER) -> Candidates:
         able, readers = with_room(prefill, no_room_to_prefill), with_room(decode, no_room_to_decode)
         if ask.urgent and alone is Alone.NEVER:
             alone = Alone.DECODE
-        pools: dict[Alone, Sequence[WorkerId]] = {Alone.NEVER: (), Alone.DECODE: readers, Alone.ANY: (*readers, *able)}
-        whole = [worker for worker in pools[alone] if no_room_for_all(view[worker], ask.prompt_tokens) is None]
+        pool = readers if alone is Alone.DECODE else ()
+        whole = [worker for worker in pool if no_room_for_all(view[worker], ask.prompt_tokens) is None]
         full = [worker for worker in prefill if worker in rejected] if whole and readers else []
         kind = "split, or alone where that is better" if whole else "split over two workers"
         return Candidates(able, readers, whole, rejected, kind, full)
     if ask.splittable:
         pool, why = decode or prefill, f"no {'decode' if prefill else 'prefill'} worker is ready"
     else:
-        pool, why = ([*prefill, *decode] if alone is Alone.ANY else prefill or decode), "cannot be split"
+        pool, why = ([*prefill, *decode] if alone is Alone.DECODE else prefill or decode), "cannot be split"
     return Candidates((), (), with_room(pool, no_room_for_all), rejected, f"one worker: {why}")
 
 

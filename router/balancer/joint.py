@@ -38,7 +38,7 @@ class Joint(Policy):
         self._herd = 0.0 if "blur" in without else _HERD
         self._share = Rate()
         self._handed = Rate()
-        self.alone = Alone.NEVER if "alone" in without else Alone.ANY  # type: ignore[misc]  # for everybody else it never differs
+        self.alone = Alone.NEVER if "alone" in without else Alone.DECODE  # type: ignore[misc]  # for everybody else it never differs
 
     def decide(self, ask: Ask, candidates: Candidates, view: View) -> list[Scored]:
         """Of the pairs of the workers that are best on their side, and the best singles, those that cost least."""

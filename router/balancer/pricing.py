@@ -149,10 +149,11 @@ class Pricing:
     def soonest_s(self, ahead_tokens: float, everywhere: bool) -> float:
         """Until the prompt is computed where that is soonest, behind so many tokens that are for nobody yet and go to all alike.
 
-        By prefill workers; ``everywhere``: by others, too, where that breaks no promise now.
+        By prefill workers; ``everywhere``: by others, too, where that breaks no promise now, and nothing is promised per token: else how
+        many prompts they can bear depends on who is handed over to them next.
         """
         takers = [worker for worker, seen in self._view.items() if seen.card.role is Role.PREFILL] or list(self._view)
-        if everywhere and len(takers) < len(self._view):
+        if everywhere and self._ask.tpot_s is None and len(takers) < len(self._view):
             others = [worker for worker, seen in self._view.items() if seen.card.role is not Role.PREFILL]
             takers += [worker for worker in others if not self._prompt(worker).breaks]
         places = [self._place(worker) for worker in takers]
@@ -180,7 +181,7 @@ class Pricing:
         if self._counts_misses and stall_s > 0.0:
             comes = self._handed.mean(seen.card.role, self._view, ask.now_s)
             first.breaks = self._broken_by_prompt(place, first, comes)
-            if comes:
+            if comes and ask.tpot_s is not None:
                 first.unforeseen = _UNFORESEEN * min(1.0, stall_s / _LONG_S)
         return first
 

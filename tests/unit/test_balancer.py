@@ -98,7 +98,7 @@ def test_candidates(question: Ask, workers: dict[WorkerId, WorkerView], pairs: l
     assert found.kind == kind or not plans
 
 
-ALONE: dict[Alone, list[str]] = {Alone.NEVER: [], Alone.DECODE: ["d0", "d1"], Alone.ANY: ["d0", "d1", "p1"]}
+ALONE: dict[Alone, list[str]] = {Alone.NEVER: [], Alone.DECODE: ["d0", "d1"]}
 
 
 @pytest.mark.parametrize(("alone", "whole"), ALONE.items())
@@ -106,7 +106,7 @@ def test_who_may_serve_alone_is_the_policys_to_say(alone: Alone, whole: list[str
     """Beside the pairs, with room for all of the request; one that cannot be split goes to whoever the policy considers."""
     workers = view("p0", "p1", "d0", "d1", **FULL_P0)
     assert candidates(ask(), workers, alone).alone == whole
-    if alone is Alone.ANY:
+    if alone is Alone.DECODE:
         assert candidates(ask(splittable=False), workers, alone).alone == ["p1", "d0", "d1"]
 
 

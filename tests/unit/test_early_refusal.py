@@ -88,6 +88,19 @@ def test_lowest_priority_first(waiting: list[Waiting], who: str | None) -> None:
     assert refusal.instead == who
 
 
+def test_the_longest_makes_way_for_one_that_is_in_time_without_it() -> None:
+    """Unless one that is lost anyway and matters less can go instead. Whoever is in time displaces nobody."""
+    longest = lost("long", 0, since_s=9.9)
+    refusal = early_refusal(WANTED, Predicted(4.0), [longest], 10.0, longest=longest)
+    assert refusal is not None
+    assert (refusal.instead, refusal.retry_after_s) == ("long", 3.0)
+    assert refusal.text == "it waits with a long prompt, and without it others are in time; try again in 3 s"
+    refusal = early_refusal(WANTED, Predicted(4.0), [longest, lost("a", 5)], 10.0, longest=longest)
+    assert refusal is not None
+    assert refusal.instead == "a"
+    assert early_refusal(WANTED, Predicted(0.9), [longest], 10.0, longest=longest) is None
+
+
 def test_one_form() -> None:
     """Whole seconds, rounded up, as in the header."""
     assert refusal_text("the queue is full", 0.2) == "the queue is full; try again in 1 s"

@@ -118,13 +118,17 @@ def test_what_is_done_of_the_first_prompt_is_known_by_the_clock() -> None:
 
 
 CHOICES: dict[str, tuple[Ask, dict[WorkerId, WorkerView], set[tuple[str, str]]]] = {
-    "the shorter queue": (ask(), cluster(*ALL, p0=busy_prefill(5000), d0=busy_decode(30), d1=busy_decode(30)), {("p1", "p1")}),
+    "the shorter queue": (
+        ask(),
+        cluster(*ALL, p0=busy_prefill(5000), d0=busy_decode(30), d1=busy_decode(30)),
+        {("p1", "d0"), ("p1", "d1")},
+    ),
     "busy decodes are not stalled for a long prompt": (
         ask(20_000),
         cluster(*ALL, p0=busy_decode(40), p1={"legs": 0}, d0=busy_decode(40), d1=busy_decode(30)),
-        {("p1", "p1")},
+        {("p1", "d1")},
     ),
-    "idle everywhere, one worker is enough": (ask(), cluster(*ALL), {(name, name) for name in ALL}),
+    "idle everywhere, one worker is enough": (ask(), cluster(*ALL), {("d0", "d0"), ("d1", "d1")}),
     "the history is on a decode worker: it goes on there": (
         ask(20_000, hits={D1: 19_900}),
         cluster(*ALL, d0=busy_decode(5), d1=busy_decode(5)),
@@ -246,19 +250,22 @@ def test_handovers_to_come_are_held_up_by_a_prompt() -> None:
     for _ in range(40):
         policy.chosen(ask(), Scored(Plan(P0, D0), 0.0, ""))
     assert price(Plan(D0, D0), question, workers, policy).breaks > 1
-    # And by a fifth of a promise for those of whom nothing is known yet; by less, if it is short.
-    misses = [price(Plan(D0, D0), ask(tokens), workers, policy).terms["misses"] for tokens in (10_000, 1000, 200)]
-    assert misses == pytest.approx([6.0, 6.0, 6.0 * 0.02 / 0.05])
+    # And by a fifth of a promise for those of whom nothing is known yet; by less, if it is short; by none where none is given.
+    misses = [price(Plan(D0, D0), ask(tokens, tpot_s=100.0), workers, policy).terms["misses"] for tokens in (10_000, 1000, 200)]
+    assert misses == pytest.approx([6.0, 6.0, 6.0 * 0.02 / 0.05], abs=0.01)
+    assert price(Plan(D0, D0), ask(10_000), workers, policy).terms["misses"] == 0
 
 
 def test_when_the_first_token_comes_of_one_that_has_to_wait() -> None:
     """Behind what the prefill worker with least to do has, and a part of what waits. Decode workers take their part where whole requests
-    are given to them and nobody is harmed, or there are no others."""
+    are given to them, nobody is harmed and nothing promised per token, or there are no others."""
     workers = cluster(*ALL, p0=busy_prefill(2000), p1=busy_prefill(5000))
     question, speed = ask(1000, waited_s=0.25), 1000 / (0.01 + 1000 * 1e-4)
     own_s = 2 * 0.01 + 2000 * 1e-4 + 0.11
     assert joint().soonest_s(question, workers, 6000, everywhere=False) == pytest.approx(0.25 + own_s + 6000 / (2 * speed))
     assert joint().soonest_s(question, workers, 6000, everywhere=True) == pytest.approx(0.25 + 0.11 + 6000 / (4 * speed))
+    soonest_s = joint().soonest_s(replace(question, tpot_s=1.0), workers, 6000, everywhere=True)
+    assert soonest_s == pytest.approx(0.25 + own_s + 6000 / (2 * speed))
     books = Books(decoding=20, context_tokens=20_000, finishes_s=(1e9,) * 20, slacks_s=(0.05,) * 100, token_slack_s=0.0)
     harmed = {**workers, D0: seen("d0", books=books)}
     assert joint().soonest_s(question, harmed, 6000, everywhere=True) == pytest.approx(0.25 + 0.11 + 6000 / (3 * speed))
@@ -322,8 +329,8 @@ def test_an_unknown_switch_lists_the_known() -> None:
 
 def test_ties_are_broken_at_random() -> None:
     """Equal workers get equal shares."""
-    counts = Counter(taken(ask(), cluster(*ALL), joint(seed=seed)).prefill for seed in range(400))
-    assert all(70 <= counts[WorkerId(name)] <= 130 for name in ALL)
+    counts = Counter(taken(ask(), cluster(*ALL, "d2", "d3"), joint(seed=seed)).decode for seed in range(400))
+    assert all(70 <= counts[WorkerId(name)] <= 130 for name in ("d0", "d1", "d2", "d3"))
 
 
 def test_routers_that_see_the_same_do_not_all_do_the_same() -> None:

@@ -169,3 +169,20 @@ AHEAD: dict[str, tuple[list[Waiting], WantedService, float]] = {
 def test_what_is_ahead_of_one_more(all_waiting: list[Waiting], service: WantedService, tokens: float) -> None:
     """So long is its own wait, whatever others are in for."""
     assert lanes_of(*all_waiting).tokens_ahead(service, 0.0) == pytest.approx(tokens)
+
+
+LONGEST: dict[str, tuple[list[Waiting], WantedService, str | None]] = {
+    "nobody": ([], ORDINARY, None),
+    "of its own": ([new("a"), new("long", tokens=900), new("b")], ORDINARY, "long"),
+    "not another tenant's": ([new("a"), new("long", wants(tenant="b"), tokens=900)], ORDINARY, "a"),
+    "not of another priority": ([new("a"), new("long", wants(priority=1), tokens=900), new("b", wants(priority=-1))], ORDINARY, "a"),
+    "not one that is lost": ([new("a", wants(1.0)), new("long", wants(1.0), prefill_s=2.0, tokens=900)], wants(1.0), "a"),
+    "not one behind it": ([new("a", wants(1.0)), new("long", wants(3.0), tokens=900)], wants(2.0), "a"),
+}
+
+
+@pytest.mark.parametrize(("all_waiting", "service", "who"), LONGEST.values(), ids=LONGEST.keys())
+def test_the_longest_ahead_of_one_more(all_waiting: list[Waiting], service: WantedService, who: str | None) -> None:
+    """Without whom it would be in time soonest: of those in its own line, before it."""
+    longest = lanes_of(*all_waiting).longest_ahead(service, 0.0)
+    assert (longest and longest.request) == who

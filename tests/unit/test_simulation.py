@@ -166,7 +166,20 @@ def test_of_a_burst_as_many_are_let_in_as_can_be_in_time(policy):
     assert len(accepted) in (range(36, 45) if policy == "baton" else range(20, 23))  # Baton has the decode worker compute some, too
     assert [record for record in accepted if record.ttft_s > 1.0] == []
     refused_late = [record for record in records if record.failure and record.ended_s - record.arrival_s > 0.05]
-    assert len(refused_late) <= 3  # those with which it was touch and go
+    assert len(refused_late) <= 5  # those with which it was touch and go
+
+
+def test_of_those_who_cannot_all_be_in_time_the_longest_are_refused():
+    """Every second prompt of a burst is five times as long as the others. The short ones come after it and are all served in time."""
+    sim = cluster(1, 1, service=WantedService(ttft_s=1.0))
+    before = [TraceRequest(n * 0.2, 1000 + 10 * n, 2 + n % 40) for n in range(100)]
+    burst = [TraceRequest(30.0 + n * 1e-4, 2500 if n % 2 else 500, 2) for n in range(40)]
+    records = sim.replay(Trace("burst", [*before, *burst], ENGINE.block_size_tokens))[100:]
+    short, long = records[::2], records[1::2]
+    assert [record.failure for record in short if record.failure] == []
+    assert all(record.ttft_s <= 1.0 for record in records if not record.failure)
+    assert 0 < sum(not record.failure for record in long) < len(long)
+    assert any("waits with a long prompt" in record.failure for record in long)
 
 
 def test_who_is_refused_for_the_wait_has_a_decision_that_says_so():
@@ -183,7 +196,7 @@ def test_who_is_refused_for_the_wait_has_a_decision_that_says_so():
 def test_who_waits_by_choice_is_not_decided_on_all_the_time(monkeypatch):
     """Every word of a worker wakes those that wait; what they wait for has not changed by that. It is served as well."""
     before = [TraceRequest(0.3 * number, 1000, 20) for number in range(20)]
-    burst = Trace("burst", [*before, *(TraceRequest(8 + 0.005 * number, 3000, 100) for number in range(200))], ENGINE.block_size_tokens)
+    burst = Trace("burst", [*before, *(TraceRequest(8 + 0.005 * number, 3000, 100) for number in range(40))], ENGINE.block_size_tokens)
     chosen = []
     choose = Balancer.choose
 
