@@ -300,6 +300,9 @@ class Objectives(Promise):
     refuse: Literal["never", "hopeless"] = "hopeless"
     """``hopeless``: a request whose objective cannot be met, as far as can be told, gets 429. ``never``: it is served behind those
     whose objectives can. Requests without objectives wait in either case."""
+    makes_way: Literal["longest", "newest"] = "longest"
+    """Who is refused where not all of those that wait can be in time. ``longest``: the one with the longest prompt, of a tenant's with
+    the same priority, so that most promises are kept. ``newest``: whoever came last."""
     tenants: dict[ServiceName, TenantConfig] = Field(default_factory=dict)
     """Tenants that are not like the rest."""
 

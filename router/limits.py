@@ -38,7 +38,12 @@ class Limits:
         waiting = router.queue
         return cls(
             queue=QueueLimits(
-                waiting.max_requests, waiting.max_tokens, waiting.max_wait_s, objectives.horizon_s, objectives.refuse == "hopeless"
+                waiting.max_requests,
+                waiting.max_tokens,
+                waiting.max_wait_s,
+                objectives.horizon_s,
+                objectives.refuse == "hopeless",
+                objectives.makes_way == "longest",
             ),
             give_up_after_s=router.retry.give_up_after_s,
             request_timeout_s=router.request_timeout_s,

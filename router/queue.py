@@ -35,6 +35,8 @@ class QueueLimits:
     """Those that are promised nothing stand in the queue as if they were promised their first token within this."""
     refuse_hopeless: bool = True
     """Nobody waits for longer than the first token is promised within."""
+    longest_makes_way: bool = True
+    """For a shorter one that would be late behind it."""
 
     def longest_wait_s(self, service: WantedService = ORDINARY) -> float:
         """How long such a request may wait."""
@@ -184,6 +186,8 @@ class RequestQueue:
     def longer_ahead(self, now: float, service: WantedService, tokens: int) -> Waiting | None:
         """The longest new request that stands before one of so many tokens that is to get ``service``, and is of the same tenant and
         priority; None where none is longer. It is the one to make way: between tenants the counters decide, not lengths."""
+        if not self.limits.longest_makes_way:
+            return None
         longest = self._lanes.longest_ahead(service, now)
         return longest if longest is not None and longest.tokens > tokens else None
 

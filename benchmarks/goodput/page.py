@@ -44,9 +44,9 @@ elsewhere (docs/simulator.md). {GPUS} workers of one GPU each, step times `{MODE
   *by token*: good ones if every token has a deadline of its own, arrival + TTFT + i · TPOT. *worst gaps*: each request's longest gap
   between two tokens, mean over the worst tenth. *cached*: prompt tokens found in a cache. *split*: requests with two workers.
 - Every policy has the same queue, admission and late binding, which are the router's; in its own system it would not. Refusing early what
-  cannot be kept is the router's, too: *own* are policies without it, as in their own systems (Mooncake's has it); under *with our router*
-  are the best of them with it. Each is shown at the ratio of prefill and decode workers (xPyD; A: aggregated) and the step size at which
-  its goodput is the highest.
+  cannot be kept is the router's, too, and that the longest makes way: *own* are policies without, as in their own systems (Mooncake's
+  refuses early; there the newest is refused); under *with our router* are the best of them with it. Each is shown at the ratio of prefill
+  and decode workers (xPyD; A: aggregated) and the step size at which its goodput is the highest.
 - *Ablation*: our policy without one term of its cost, or without knowing of caches (*prefix*), of the load at the end of the prompt
   (*foresight*) or of plans with one worker (*alone*); docs/decisions.md has the terms. At its best set-up that has prefill workers:
   without those, half of the terms have nothing to say.

@@ -107,7 +107,7 @@ def spec(run: Run) -> ClusterSpec:
         service=WantedService(ttft_s=objective.ttft_s, tpot_s=objective.tpot_s),
         max_tokens=MAX_TOKENS,
         routers=setup.routers,
-        queue=QueueLimits(refuse_hopeless=setup.refuses),
+        queue=QueueLimits(refuse_hopeless=setup.refuses, longest_makes_way=setup.lent),
     )
 
 

@@ -49,7 +49,9 @@ def test_who_refuses_early():
     """Under our router everybody does; in their own systems only those that say so."""
     setups = [Setup(policy, 8, lent=lent) for policy in ("dynamo_kv", "mooncake_ttft") for lent in (True, False)]
     assert [setup.refuses for setup in setups] == [True, False, True, True]
-    assert [spec(Run(setup, "azure_code", 40, 1.0, WORK.objective)).queue.refuse_hopeless for setup in setups] == [True, False, True, True]
+    queues = [spec(Run(setup, "azure_code", 40, 1.0, WORK.objective)).queue for setup in setups]
+    assert [queue.refuse_hopeless for queue in queues] == [True, False, True, True]
+    assert [queue.longest_makes_way for queue in queues] == [True, False, True, False]
 
 
 def test_what_is_known_is_not_run_again(written, monkeypatch):

@@ -182,6 +182,17 @@ def test_of_those_who_cannot_all_be_in_time_the_longest_are_refused():
     assert any("waits with a long prompt" in record.failure for record in long)
 
 
+def test_the_newest_can_be_the_one_to_be_refused_instead():
+    """As it is set: then short ones go, too."""
+    queue = QueueLimits(longest_makes_way=False)
+    sim = cluster(1, 1, queue=queue, service=WantedService(ttft_s=1.0))
+    before = [TraceRequest(n * 0.2, 1000 + 10 * n, 2 + n % 40) for n in range(100)]
+    burst = [TraceRequest(30.0 + n * 1e-4, 2500 if n % 2 else 500, 2) for n in range(40)]
+    records = sim.replay(Trace("burst", [*before, *burst], ENGINE.block_size_tokens))[100:]
+    assert [record for record in records[::2] if record.failure]
+    assert not [record for record in records if "waits with a long prompt" in record.failure]
+
+
 def test_who_is_refused_for_the_wait_has_a_decision_that_says_so():
     """Why nobody could take it: whoever asks later finds the decision beside the reason."""
     sim = cluster(1, 1, service=WantedService(ttft_s=0.3))
