@@ -7,10 +7,10 @@ TORCH_CPU ?= $(or $(PIP_FIND_LINKS),https://download.pytorch.org/whl/cpu/torch/)
 COMPILE := $(BIN)/uv pip compile --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit check format bench goodput autoscale chaos dashboards lock clean
+.PHONY: help setup demo test test-unit check format bench goodput autoscale chaos dashboards screenshots lock clean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Make .venv from the lock (LOCK=gpu for NVIDIA GPUs); does nothing when it is up to date
 	@test -n "$(PYTHON)" || { echo "No Python found. Install Python 3.11, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
@@ -50,6 +50,10 @@ chaos: setup ## Break everything at every step, soak and overload; writes docs/r
 
 dashboards: setup ## Make deploy/grafana/dashboards anew from deploy/dashboards
 	@$(BIN)/python -m deploy.dashboards
+
+screenshots: setup ## Make the pictures of the console in docs/images anew
+	@sh deploy/test_tools.sh chromium
+	@$(BIN)/python -m tests.support.screenshots
 
 lock: setup ## Resolve both locks anew, each for Linux on x86_64 and Python 3.11
 	$(COMPILE) requirements/cpu.in --override requirements/overrides.txt --find-links "$(TORCH_CPU)" -o requirements/cpu.lock

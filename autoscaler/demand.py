@@ -10,7 +10,7 @@ from autoscaler.capacity import Shape
 from autoscaler.signals import NEWEST_S, Reading, Signals, fresh
 from core.worker import Role
 
-_CHANCE = 3.0
+_CHANCE = 4.5
 """Deviations of a Poisson count by which the newest arrivals have to be more than the usual ones to be a burst."""
 
 

@@ -5,8 +5,9 @@ our signals and step models.
 Every 180 s the throughput loop: workers = ceil(predicted requests/s / what one engine does), an engine's prefill rate being one over the
 time of a mean prompt alone, its decode rate the largest batch within the promised time per token over the length of an answer times the
 step. Every 5 s, where it is switched on, the load loop: one more worker where *all* engines of a pool are expected to miss, one fewer
-where all would keep 80 % of the objective without it, and never below the throughput loop's number; while a worker starts, it only looks.
-No start-up time, no backlog, no change of roles. Of its predictors this has "constant": the mean of the last interval.
+where the others would have room for its KV and keep 80 % of the objective, and never below the throughput loop's number; while a worker
+starts, it only looks. No start-up time, no backlog, no change of roles. Of its predictors this has "constant", the last interval again,
+and "kalman"; not ARIMA and Prophet.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from autoscaler.base import Scaler
 from autoscaler.capacity import Engine, Shape, typical
 from autoscaler.counts import clamp, counts, reach, within_budget
 from autoscaler.demand import Demand, Means, demand
+from autoscaler.local_trend import LocalTrend
 from autoscaler.plan import Plan
 from autoscaler.policy import Objective, ScalerLimits
-from autoscaler.signals import Phase, Signals
+from autoscaler.signals import Phase, Signals, fresh
 from core.worker import Role
 
 _THROUGHPUT_S = 180.0
@@ -38,6 +40,8 @@ class PlannerState(msgspec.Struct, frozen=True):
     engines: tuple[Engine | None, Engine | None] = (None, None)
     arrivals: tuple[float, ...] = ()
     """Rates heard in the present interval."""
+    trend: LocalTrend = LocalTrend()
+    """Of requests per interval."""
     began_s: float | None = None
     looked_s: float | None = None
     least: tuple[int, int] = (0, 0)
@@ -45,14 +49,25 @@ class PlannerState(msgspec.Struct, frozen=True):
 
 
 class DynamoPlanner(Scaler[PlannerState]):
-    """With the load loop switched on, the throughput loop's numbers are the least; without, they are the numbers."""
+    """With the load loop switched on, the throughput loop's numbers are the least; without, they are the numbers. ``interval_s`` is
+    ``throughput_adjustment_interval``; ``follows_trend`` chooses the kalman predictor."""
 
     name = "dynamo"
 
-    def __init__(self, limits: ScalerLimits, objective: Objective, *, load_loop: bool = True) -> None:
+    def __init__(
+        self,
+        limits: ScalerLimits,
+        objective: Objective,
+        *,
+        load_loop: bool = True,
+        interval_s: float = _THROUGHPUT_S,
+        follows_trend: bool = False,
+    ) -> None:
         self._limits = limits
         self._objective = objective
         self._load_loop = load_loop
+        self._interval_s = interval_s
+        self._follows_trend = follows_trend
 
     def first(self) -> PlannerState:
         return PlannerState()
@@ -67,12 +82,16 @@ class DynamoPlanner(Scaler[PlannerState]):
         if isinstance(asked, str) or means.shape is None or prefill is None or decode is None:
             held = asked if isinstance(asked, str) else "nothing is known of requests or engines"
             return reach(self.name, signals, have, now_s, held), state
-        state = msgspec.structs.replace(
-            state, arrivals=(*state.arrivals, asked.requests_per_s), began_s=now_s if state.began_s is None else state.began_s
-        )
+        # Its numbers are counts of the interval, without the delay of a mean over the last minute.
+        heard = fresh(signals.traffic.newest_per_s, _STALE_S)
+        rates = (*state.arrivals, asked.requests_per_s if heard is None else heard)
+        state = msgspec.structs.replace(state, arrivals=rates, began_s=now_s if state.began_s is None else state.began_s)
         wanted = dict(have)
-        if state.began_s is not None and now_s - state.began_s >= _THROUGHPUT_S - 1e-6:
+        if state.began_s is not None and now_s - state.began_s >= self._interval_s - 1e-6:
             rate = sum(state.arrivals) / len(state.arrivals)
+            state = msgspec.structs.replace(state, trend=state.trend.seen(rate * self._interval_s))
+            if self._follows_trend:
+                rate = state.trend.next / self._interval_s
             least = (
                 max(math.ceil(rate * self._prompt_s(prefill, means.shape)), self._ttft_floor(prefill, means.shape)),
                 math.ceil(rate / self._answers_per_s(decode, means.shape)),
@@ -118,7 +137,9 @@ class DynamoPlanner(Scaler[PlannerState]):
         else:
             objective_s = self._objective.tpot_s
             now_s = _step_s(decode, shape, asked.running / ready)
-            keeps = ready > 1 and _step_s(decode, shape, asked.running / (ready - 1)) < _DOWN * objective_s
+            each = math.inf if ready == 1 else asked.running / (ready - 1)
+            room = decode.facts.num_blocks * decode.facts.block_size_tokens
+            keeps = each * shape.context_tokens < room and _step_s(decode, shape, each) < _DOWN * objective_s
         return 1 if now_s > objective_s else -1 if keeps else 0
 
 

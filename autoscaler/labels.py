@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from autoscaler.plan import Relabel
 from autoscaler.signals import WorkerSignal
 from autoscaler.sizing import Need, Pool, fit
@@ -20,6 +22,7 @@ def relabels(
     With workers for everything, the short pool gets what it needs of what the other one can spare; with too few, both are
     left equally short. No worker leaves the role ``resting``: it has just come from the other one.
     """
+    need = msgspec.structs.replace(need, mixed=False)  # each role is to do its own work, as far as there are workers
     have = {role: len(workers) for role, workers in ready.items()}
     before = need.share(have)
     if before >= 1.0:

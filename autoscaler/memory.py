@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from autoscaler.capacity import Engine
-from autoscaler.demand import Means
 from autoscaler.forecast import Track
 from autoscaler.signals import WorkerSignal
+from autoscaler.usual import Usual
 from core.worker import Role
 
 
@@ -46,7 +46,7 @@ class BatonState(msgspec.Struct, frozen=True):
 
     prefill: PoolMemory = PoolMemory()
     decode: PoolMemory = PoolMemory()
-    means: Means = Means()
+    usual: Usual = Usual()
     wanted: tuple[Wanted, ...] = ()
     """Of the last ``shrink_after_s``, with a margin; of those alike in a row, the last."""
     watched_s: float | None = None

@@ -26,7 +26,12 @@ class Outlook:
 
 
 def outlook(
-    asked: Demand, shape: Shape, forecasts: Mapping[Role, Forecast], engines: Mapping[Role, Engine | None], policy: ScalerPolicy
+    asked: Demand,
+    shape: Shape,
+    forecasts: Mapping[Role, Forecast],
+    engines: Mapping[Role, Engine | None],
+    policy: ScalerPolicy,
+    mixed: bool,
 ) -> Outlook:
     """From tokens per second of each role."""
     objective = policy.objective
@@ -46,7 +51,7 @@ def outlook(
             # Who decodes now stands for as many then as there are more answers.
             running=asked.running * (then / now if now > 0 else 1.0),
         )
-        return Need(load, prefill_does, decode_does, objective.ttft_s, policy.utilisation, policy.burstiness)
+        return Need(load, prefill_does, decode_does, objective.ttft_s, policy.utilisation, policy.burstiness, mixed)
 
     ahead = {role: forecast.value + forecast.margin for role, forecast in forecasts.items()}
     staying = {role: max(today[role], ahead[role]) * (1 + policy.shrink_margin) for role in Role}

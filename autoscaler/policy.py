@@ -113,6 +113,9 @@ class ScalerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Mean of the squared coefficients of variation of the times between arrivals and of the times prompts take; 1 is Poisson's."""
     drain_s: float = 60.0
     """In how long new workers are to have served what waits when they come. Relabelled ones have the objective's time."""
+    mixes: bool = True
+    """Whether routers let a worker of one role do the other's work where that is faster, as the policy ``baton`` does. Only where those of
+    both are alike. Then both pools are sized together."""
     relabel: bool = True
     """Whether workers may change roles. Only where those of both are alike."""
     relabel_gain: float = 0.05

@@ -37,7 +37,7 @@ def find(
         found.demand_tokens_per_s = asked.tokens_per_s(role, shape)
         found.forecast, found.horizon_s = ahead[role]
         found.worker_tokens_per_s = _worker_tokens_per_s(outlook.now, role)
-        found.wanted_now, found.wanted = outlook.now.of(role), outlook.then.of(role)
+        found.wanted_now, found.wanted = outlook.now.counts()[role], outlook.then.counts()[role]
     findings[Role.PREFILL].backlog_tokens = outlook.now.load.backlog_tokens
 
 

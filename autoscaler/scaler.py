@@ -40,17 +40,21 @@ class BatonScaler(Scaler[BatonState]):
 
     def plan(self, signals: Signals, state: BatonState, now_s: float) -> tuple[Plan, BatonState]:
         stale_s = self._policy.stale_s
-        state = msgspec.structs.replace(state, means=state.means.seen(signals, stale_s))
         state = state.with_pools(
             {role: state.pool(role).seen(typical(signals.workers, role), signals.of(role, Phase.READY)) for role in Role}
         )
-        step = _Step(self._limits, self._policy, signals, state, now_s)
         asked = demand(signals, stale_s)
+        rate = None if isinstance(asked, str) else asked.requests_per_s
+        usual = state.usual.seen(state.usual.means.seen(signals, stale_s), rate, now_s)
+        state = msgspec.structs.replace(state, usual=usual)
+        step = _Step(self._limits, self._policy, signals, state, now_s)
         if isinstance(asked, str):
             return step.hold(asked)
-        if asked.any and state.means.shape is None:
+        if usual.requests_per_s is not None:
+            asked = msgspec.structs.replace(asked, requests_per_s=usual.requests_per_s)
+        if asked.any and usual.means.shape is None:
             return step.hold("no answer has ended yet: how long they are is not known")
-        return step.decide(asked, state.means.shape or _ANY)
+        return step.decide(asked, usual.means.shape or _ANY)
 
 
 class _Step:
@@ -63,6 +67,7 @@ class _Step:
         self._before = self._state = state
         self._now_s = now_s
         self._swap = policy.relabel and limits.alike
+        self._mixed = policy.mixes and limits.alike
         self._findings = {role: Findings() for role in Role}
         self._pools: dict[Role, Pool] = {}
         for role in Role:
@@ -88,18 +93,19 @@ class _Step:
             role: self._state.pool(role).track.ahead(policy.forecast, self._now_s, horizons_s[role], policy.season_s, policy.safety)
             for role in Role
         }
-        look = outlook(asked, shape, forecasts, {role: self._engine(role) for role in Role}, policy)
+        look = outlook(asked, shape, forecasts, {role: self._engine(role) for role in Role}, policy, self._mixed)
         find(self._findings, asked, shape, {role: (forecasts[role], horizons_s[role]) for role in Role}, look)
 
         moves = self._relabels(look.now)
         have = self._have(moves)
         wanted = self._not_yet_quiet(fit(look.then, pools, self._limits.budget))
         growth = self._grow(missing(wanted, have, self._swap))
-        keep = self._not_yet_quiet({role: pool.clamp(look.least.of(role)) for role, pool in pools.items()})
+        least, most = look.least.counts(), look.then.counts()
+        keep = self._not_yet_quiet({role: pool.clamp(least[role]) for role, pool in pools.items()})
         self._state = self._state.watching(Wanted(self._now_s, keep[Role.PREFILL], keep[Role.DECODE]), policy.shrink_after_s)
         leaving = self._leaving(have, wanted, keep, growth, moves)
         for role, pool in pools.items():
-            self._explain_limits(role, pool, look.then.of(role), wanted[role])
+            self._explain_limits(role, pool, most[role], wanted[role])
         return self._finish(moves, growth, leaving, warned=warnings(look.then, policy.objective.tpot_s, wanted))
 
     # -- what is remembered --------------------------------------------------------------------------------------------

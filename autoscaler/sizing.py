@@ -12,6 +12,8 @@ from core.worker import Role
 
 _Z = 1.28
 """Nine times of ten a normal variable is not further above its mean, in its deviations."""
+_LEAST = 1e-6
+"""Of a worker's time: next to nothing."""
 _STEPS = 24
 """Of a bisection: to a ten-millionth."""
 
@@ -42,6 +44,21 @@ class Need(msgspec.Struct, frozen=True):
     ttft_s: float
     utilisation: float
     burstiness: float
+    mixed: bool = False
+    """Whether workers of one role do the other's work where that is faster."""
+
+    def counts(self, share: float = 1.0) -> dict[Role, int]:
+        """Workers of both roles. Where they mix, work is rounded up to whole workers once, not in each pool, and then divided like it."""
+        apart = {role: self.of(role, share) for role in Role}
+        if not self.mixed or self.prefill is None or self.decode is None or not all(apart.values()):
+            return apart
+        busy = {Role.PREFILL: self._busy(share), Role.DECODE: self._at_once(share) / self.decode.batch}
+        work = sum(busy.values())
+        if work < _LEAST:
+            return apart
+        total = max(len(busy), min(sum(apart.values()), self._servers(work)))
+        prefill = max(1, min(total - 1, round(total * busy[Role.PREFILL] / work)))
+        return {Role.PREFILL: prefill, Role.DECODE: total - prefill}
 
     def of(self, role: Role, share: float = 1.0) -> int:
         """Workers of a role; 0 only where there is nothing to do at all."""
@@ -54,14 +71,23 @@ class Need(msgspec.Struct, frozen=True):
         """So many that nine of ten requests wait no longer than the objective leaves them."""
         if self.prefill is None:
             return 1
+        return self._servers(self._busy(share))
+
+    def _busy(self, share: float) -> float:
+        """Workers that are never idle and compute all prompts."""
+        if self.prefill is None:
+            return 0.0
         load, each_s = self.load, self.prefill.busy_s
         backlog_work_s = load.backlog_tokens / max(1.0, load.shape.uncached_tokens) * each_s
-        busy = share * (load.requests_per_s * each_s + backlog_work_s / load.backlog_s)
+        return share * (load.requests_per_s * each_s + backlog_work_s / load.backlog_s)
+
+    def _servers(self, busy: float) -> int:
+        """So many that nine of ten prompts do not wait too long, where there is so much work."""
         count = max(1, math.ceil(busy / self.utilisation - 1e-9))
-        spare_s = self.ttft_s - self.prefill.alone_s
-        if spare_s <= 0:
+        spare_s = 0.0 if self.prefill is None else self.ttft_s - self.prefill.alone_s
+        if self.prefill is None or spare_s <= 0:
             return count  # more workers do not make one prompt faster
-        while _wait_s(count, busy, each_s, self.burstiness) > spare_s:
+        while _wait_s(count, busy, self.prefill.busy_s, self.burstiness) > spare_s:
             count += 1
         return count
 
@@ -69,8 +95,13 @@ class Need(msgspec.Struct, frozen=True):
         """So many that nine times of ten all requests have a place in a batch."""
         if self.decode is None:
             return 1
-        at_once = share * max(self.load.output_tokens_per_s * self.decode.step_s, self.load.running)
+        at_once = self._at_once(share)
         return math.ceil((at_once + _Z * math.sqrt(at_once)) / self.decode.batch - 1e-9)
+
+    def _at_once(self, share: float) -> float:
+        """Requests that decode at one time."""
+        step_s = 0.0 if self.decode is None else self.decode.step_s
+        return share * max(self.load.output_tokens_per_s * step_s, self.load.running)
 
     def share(self, have: Mapping[Role, int]) -> float:
         """The part of the load that both pools keep up with."""
@@ -106,7 +137,8 @@ def fit(need: Need, pools: Mapping[Role, Pool], budget: float) -> dict[Role, int
     """
 
     def counts(share: float) -> dict[Role, int]:
-        return {role: pool.clamp(need.of(role, share)) for role, pool in pools.items()}
+        needed = need.counts(share)
+        return {role: pool.clamp(needed[role]) for role, pool in pools.items()}
 
     def cost(workers: Mapping[Role, int]) -> float:
         return sum(pools[role].cost * count for role, count in workers.items())

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import ray
 
 from cluster.drain import hard_limit_s
@@ -25,7 +26,7 @@ from cluster.spec import WorkerReport, WorkerSpec
 from cluster.worker_metrics import worker_listener
 from core.config import BatonConfig
 from core.errors import EngineFailedError
-from core.worker import WorkerCard, WorkerState
+from core.worker import Role, WorkerCard, WorkerState
 
 if TYPE_CHECKING:
     from cluster.runtime import WorkerRuntime
@@ -70,8 +71,14 @@ class WorkerActor:
         threading.Thread(target=self._end_when_abandoned, name="baton-abandoned", daemon=True).start()
 
     def spec(self) -> WorkerSpec:
-        """What this worker was made from: how a restarted controller gets its keys back."""
+        """What this worker was made from, with its present role: how a restarted controller gets both back, and the keys."""
         return self._spec
+
+    def relabel(self, role: Role) -> None:
+        """It is one of the other pool from now on, and says so. Nothing else changes: every engine can do every leg."""
+        self._spec = msgspec.structs.replace(self._spec, role=role)
+        if self._card is not None:
+            self._card = msgspec.structs.replace(self._card, role=role)
 
     def beat(self) -> WorkerReport:
         """How the worker is. Also tells it that it still has a controller."""
@@ -86,9 +93,11 @@ class WorkerActor:
             load=runtime.load,
             idle=runtime.idle,
             stuck_s=time.monotonic() - runtime.ticked_at_s,
+            asleep=runtime.asleep,
             draining_s=runtime.draining_s,
             received_bytes=runtime.received_bytes,
             computed_prompt_tokens=runtime.computed_prompt_tokens,
+            measured=runtime.measured,
             metrics_address=self._metrics_address,
         )
 
@@ -96,6 +105,12 @@ class WorkerActor:
         """From now on new legs are refused; running ones have ``timeout_s``, then their routers are asked to move them."""
         if self._runtime is not None:
             self._runtime.drain(timeout_s)
+
+    def rest(self, asleep: bool) -> None:
+        """To sleep, if it drains and has nothing to do; or awake again, and taking legs. Its beats tell when that is done."""
+        loop, runtime = self._loop, self._runtime
+        if loop is not None and runtime is not None:
+            loop.call_soon_threadsafe(runtime.rest, asleep)
 
     def stop(self, timeout_s: float = 10.0) -> bool:
         """Ends the worker and its engine process; True when all of it has ended in time."""
@@ -159,7 +174,7 @@ async def _host(worker: WorkerActor) -> None:
     worker._loop, worker._main = asyncio.get_running_loop(), asyncio.current_task()
     address = ray.util.get_node_ip_address()
     runtime = worker._build(worker._spec, address)
-    listener = worker_listener(runtime, worker._spec.role, BatonConfig.model_validate(worker._spec.config).host or address)
+    listener = worker_listener(runtime, lambda: worker._spec.role, BatonConfig.model_validate(worker._spec.config).host or address)
     try:
         facts = await runtime.start(worker._enter)
         worker._card = WorkerCard(

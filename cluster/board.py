@@ -15,6 +15,10 @@ from core.ids import WorkerId
 
 _SPACE = b"baton"
 _WISHES = b"baton-drain"
+_ROLES = b"baton-role"
+_ANSWERS = b"baton-role-answer"
+_WANTED = b"baton-wanted"
+_SCALER = b"baton-scaler"
 
 
 def post(app: str, status: dict[str, Any]) -> None:
@@ -30,8 +34,34 @@ def read(app: str) -> dict[str, Any] | None:
 
 
 def clear(app: str) -> None:
-    """Takes the notice down."""
+    """Takes the notice down, and forgets how many workers were wanted, and what the scaler knew."""
     _internal_kv_del(app.encode(), namespace=_SPACE)
+    _internal_kv_del(app.encode(), namespace=_WANTED)
+    _internal_kv_del(app.encode(), namespace=_SCALER)
+
+
+def keep_wanted(app: str, configured: dict[str, int], wanted: dict[str, int]) -> None:
+    """How many workers each pool is to have, while the configuration says ``configured``."""
+    kept = json.dumps({"configured": configured, "wanted": wanted})
+    _internal_kv_put(app.encode(), kept.encode(), overwrite=True, namespace=_WANTED)
+
+
+def kept_wanted(app: str, configured: dict[str, int]) -> dict[str, int] | None:
+    """What was kept; None when nothing was, or under another configuration: that one's numbers are newer."""
+    text = _internal_kv_get(app.encode(), namespace=_WANTED)
+    kept = json.loads(text) if text else {}
+    return kept["wanted"] if kept.get("configured") == configured else None
+
+
+def keep_scaler(app: str, state: bytes) -> None:
+    """What the autoscaler is to remember."""
+    _internal_kv_put(app.encode(), state, overwrite=True, namespace=_SCALER)
+
+
+def kept_scaler(app: str) -> bytes | None:
+    """What it remembers; None for nothing."""
+    state: bytes | None = _internal_kv_get(app.encode(), namespace=_SCALER)
+    return state
 
 
 def ask_to_drain(app: str, worker: WorkerId) -> None:
@@ -48,6 +78,34 @@ def asked_to_drain(app: str) -> set[WorkerId]:
 def forget_drain(app: str, worker: WorkerId) -> None:
     """Takes a wish back, or off the list once it has come true."""
     _internal_kv_del(_wish(app, worker), namespace=_WISHES)
+
+
+def ask_for_role(app: str, worker: WorkerId, role: str) -> None:
+    """Leaves the wish that this worker serve the pool of that role. It is answered once, and forgotten."""
+    _internal_kv_del(_wish(app, worker), namespace=_ANSWERS)
+    _internal_kv_put(_wish(app, worker), role.encode(), overwrite=True, namespace=_ROLES)
+
+
+def asked_roles(app: str) -> dict[WorkerId, str]:
+    """The roles somebody wants workers to have."""
+    start = _wish(app, WorkerId(""))
+    asked = {key: _internal_kv_get(key, namespace=_ROLES) for key in _internal_kv_list(start, namespace=_ROLES)}
+    return {WorkerId(key[len(start) :].decode()): role.decode() for key, role in asked.items() if role}
+
+
+def answer_role(app: str, worker: WorkerId, why_not: str) -> None:
+    """It was done, or why it was not."""
+    _internal_kv_put(_wish(app, worker), why_not.encode(), overwrite=True, namespace=_ANSWERS)
+    _internal_kv_del(_wish(app, worker), namespace=_ROLES)
+
+
+def role_answer(app: str, worker: WorkerId) -> str | None:
+    """Why the wish was not carried out; empty: it was. None: it is not answered yet. Answered once."""
+    answer = _internal_kv_get(_wish(app, worker), namespace=_ANSWERS)
+    if answer is None:
+        return None
+    _internal_kv_del(_wish(app, worker), namespace=_ANSWERS)
+    return str(answer.decode())
 
 
 def _wish(app: str, worker: WorkerId) -> bytes:

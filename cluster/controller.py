@@ -7,31 +7,40 @@ they know meanwhile. ``run()`` is the loop around ``step()``; what to do is deci
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray
 from ray import serve
 
+from autoscaler import seasonal
+from autoscaler.signals import WorkerSignal
 from cluster import board
 from cluster.actor import BuildRuntime
 from cluster.channel import ChannelKeys
+from cluster.coming import Coming, coming
 from cluster.drain import hard_limit_s
+from cluster.heard import heard
 from cluster.lifecycle import (
     WELL_ENDED,
-    Beat,
     Died,
     DrainAsked,
-    EngineLoaded,
     Event,
     Kill,
     Limits,
-    PhaseEntered,
+    RoleChanged,
+    SleepAsked,
+    TellDraining,
+    TellRole,
+    TellWake,
     TimePassed,
+    WakeAsked,
     WorkerRecord,
 )
 from cluster.membership import Create, Drain, Members, Membership, reconcile
@@ -39,9 +48,15 @@ from cluster.metrics_listener import MetricsListener
 from cluster.placement import Placement
 from cluster.pool_tally import PoolTally
 from cluster.ray_metrics import RayMetrics
-from cluster.spec import WorkerReport, WorkerSpec, spec_hash
+from cluster.scaling import Scaling
+from cluster.scaling_policy import make_scaler, needs_seasons
+from cluster.signals.registry import make_source
+from cluster.signals.workers import PRESENT, worker_signals
+from cluster.spec import WorkerReport, WorkerSpec, differing_keys, spec_hash
 from cluster.targets import RoutersHeard, scrape_targets
+from cluster.unfit import unfit
 from core.config import BatonConfig
+from core.errors import BatonError, WorkerLostError, WorkerUnfitError
 from core.ids import Epoch, RouterId, WorkerId
 from core.metrics.exposition import ReadingCollector
 from core.metrics.tally import Reading
@@ -67,20 +82,34 @@ class Controller:
         self._reports: dict[WorkerId, WorkerReport] = {}
         self._hearing: dict[WorkerId, asyncio.Task[None]] = {}
         self._hashes = {role: spec_hash(self._config, role) for role in Role}
+        self._differing = differing_keys(self._config)
+        scaled = self._config.autoscaling.enabled
+        # A scaled pool only begins with its count: what scaling has made of it is kept, whatever that count is now.
+        self._configured = {} if scaled else {str(role): self._config.pool(role).count for role in Role}
         self._wanted = {role: self._config.pool(role).count for role in Role}
         self._surge = {role: self._config.pool(role).surge for role in Role}
         self._limits = {role: self._limits_of(role) for role in Role}
         self._router_keys = ChannelKeys.make()
         self._last_epoch = int(time.time())
-        self._creating: set[asyncio.Task[None]] = set()
-        self._removing: set[asyncio.Task[None]] = set()
+        self._creating: set[asyncio.Task[object]] = set()
+        self._removing: set[asyncio.Task[object]] = set()
+        self._relabelling: set[WorkerId] = set()
+        """Workers that are being told a role."""
+        self._granting: set[WorkerId] = set()
+        """Workers of which a person's wish is being carried out."""
         self._waiting_creates: dict[Role, int] = dict.fromkeys(Role, 0)
         self._changed = asyncio.Condition()
         self._failures: deque[dict[str, Any]] = deque(maxlen=20)
+        self._start_s: dict[Role, float] = {}
+        """How long the newest start of each role took."""
         self._told_version = -1
         self._routers = RoutersHeard()
         self._tally = PoolTally()
         self._ray_metrics = RayMetrics()
+        self._asked: set[WorkerId] = set()
+        self._found: set[WorkerId] = set()
+        self._scaling = self._make_scaling() if scaled else None
+        self._scaling_task: asyncio.Task[None] | None = None
         self._listener = MetricsListener(ReadingCollector(self._readings), self._config.host or ray.util.get_node_ip_address())
         self._metrics_address = ""
         self._loop_task: asyncio.Task[None] = asyncio.get_running_loop().create_task(self.run())
@@ -106,7 +135,11 @@ class Controller:
                     await self._changed.wait_for(has_news)
             except TimeoutError:
                 return None
-            return Membership(self._members.version, self._members.cards(), self._router_keys)
+            return Membership(self._members.version, self._members.cards(), self._router_keys, self._coming())
+
+    def _coming(self) -> Coming:
+        scales = self._config.autoscaling.enabled and not self._config.autoscaling.dry_run
+        return coming(self._members, self._wanted, self._start_s, scales, time.time())
 
     async def status(self) -> dict[str, Any]:
         """Pools and workers as plain data, for ``baton status``."""
@@ -119,8 +152,19 @@ class Controller:
         workers = {worker: report.metrics_address for worker, report in self._reports.items() if worker in there and report.metrics_address}
         return scrape_targets(self._app, self._metrics_address, self._routers.present(time.monotonic()), workers, of_ray)
 
+    async def scaling(self, last: int = 1) -> dict[str, Any]:
+        """The newest plans of the autoscaler, the newest first, as plain data."""
+        wanted = {str(role): count for role, count in self._wanted.items()}
+        plans = [] if self._scaling is None else [turn.as_dict() for turn in self._scaling.newest(last)]
+        config = self._config.autoscaling.model_dump(mode="json", exclude={"prometheus", "prometheus_token_env"})
+        return {"app": self._app, "enabled": self._scaling is not None, "wanted": wanted, "config": config, "plans": plans}
+
     def _readings(self) -> Sequence[Reading]:
-        return self._tally.readings(self._members, self._wanted, len(self._routers.present(time.monotonic())))
+        of_scaling = () if self._scaling is None else self._scaling.tally.readings()
+        return (*self._tally.readings(self._members, self._wanted, len(self._present_routers())), *of_scaling)
+
+    def _present_routers(self) -> Mapping[RouterId, str]:
+        return self._routers.present(time.monotonic())
 
     def _status(self) -> dict[str, Any]:
         now = time.time()
@@ -132,15 +176,18 @@ class Controller:
         """Ends every worker, now. The application is being taken down."""
         self._wanted = dict.fromkeys(Role, 0)
         self._loop_task.cancel()
+        if self._scaling_task is not None:
+            self._scaling_task.cancel()
         for task in (*self._creating, *self._hearing.values()):
             task.cancel()
         await asyncio.gather(*self._removing, *(self._placement.remove(r.worker) for r in self._members), return_exceptions=True)
         board.clear(self._app)
 
     async def check_health(self) -> None:
-        """Called by Serve: a controller whose loop has ended is no controller."""
-        if self._loop_task.done() and not self._loop_task.cancelled():
-            raise RuntimeError(f"the controller's loop ended: {self._loop_task.exception()}")
+        """Called by Serve: a controller whose loop has ended, or whose scaler's has, is no controller."""
+        for task in (self._loop_task, self._scaling_task):
+            if task is not None and task.done() and not task.cancelled():
+                raise RuntimeError(f"the controller's loop ended: {task.exception()}")
 
     async def __del__(self) -> None:
         # Serve calls this on a graceful stop. A redeploy or a moved replica leaves the workers alone; a deleted
@@ -148,14 +195,139 @@ class Controller:
         if _app_is_going(self._app):
             await self.stop_workers()
 
+    # -- roles and rest ------------------------------------------------------------------------------------------------
+
+    async def relabel(self, worker: WorkerId, role: Role) -> None:
+        """Makes a ready worker one of the other pool, which is to have one more, and its own one less. What it runs ends where it is.
+
+        Returns when the worker knows and the routers are being told; at once where it has the role already. Raises WorkerUnfitError,
+        WorkerLostError when the worker does not answer: it then keeps the role it had; and ValueError for what is no role.
+        """
+        role = Role(role)  # callers of a Serve handle are not held to types, and a word in a role's place would go to every router
+        was = self._fit(worker, WorkerState.READY, role, f"become a {role} worker")
+        if was.role is role:
+            return
+        await self._tell_role(worker, role)
+        was = self._fit(worker, WorkerState.READY, role, f"become a {role} worker")  # meanwhile it may have died, or been relabelled
+        if was.role is not role:
+            self._apply(worker, RoleChanged(role))
+            self._want({was.role: -1, role: 1})
+            log.info("controller: %s is a %s worker from now on", worker, role)
+            await self._tell_routers_now()
+
+    async def sleep(self, worker: WorkerId) -> None:
+        """Has a ready worker end what it has and then sleep until ``wake``; its pool is to have one less. One whose engine cannot sleep
+        ends instead. Returns when routers are being told; raises WorkerUnfitError."""
+        record = self._fit(worker, WorkerState.READY, None, "sleep")
+        can_sleep = record.card is not None and record.card.facts.can_sleep
+        self._apply(worker, SleepAsked() if can_sleep else DrainAsked())
+        self._want({record.role: -1})
+        await self._tell_routers_now()
+
+    async def wake(self, worker: WorkerId, role: Role) -> None:
+        """Has a sleeping worker serve again, with this role; that pool is to have one more. Returns when the worker is being told: it is
+        ``starting`` then, for as long as its engine takes to wake. Raises as ``relabel`` does."""
+        role = Role(role)
+        if self._fit(worker, WorkerState.SLEEPING, role, f"wake as a {role} worker").role is not role:
+            await self._tell_role(worker, role)
+        self._fit(worker, WorkerState.SLEEPING, role, f"wake as a {role} worker")
+        self._apply(worker, RoleChanged(role))
+        self._apply(worker, WakeAsked())
+        self._want({role: 1})
+
+    def _fit(self, worker: WorkerId, state: WorkerState, role: Role | None, wish: str) -> WorkerRecord:
+        record = self._members.get(worker)
+        if reason := unfit(record, state, role, self._hashes, self._differing):
+            raise WorkerUnfitError(worker, wish, reason)
+        assert record is not None
+        return record
+
+    async def _tell_role(self, worker: WorkerId, role: Role) -> None:
+        # Before anybody else: it is the worker that a restarted controller learns the role from.
+        self._relabelling.add(worker)
+        try:
+            if not (await self._placement.relabel(worker, role) or await self._placement.relabel(worker, role)):
+                raise WorkerLostError(worker, "it does not answer")
+        finally:
+            self._relabelling.discard(worker)
+
+    def _want(self, more: Mapping[Role, int]) -> None:
+        """So many more of a role, or fewer: also for the next controller, unless the configuration's numbers change."""
+        for role, number in more.items():
+            self._wanted[role] = max(0, self._wanted[role] + number)
+        board.keep_wanted(self._app, self._configured, {str(role): count for role, count in self._wanted.items()})
+
+    def _grant_wishes(self) -> None:
+        """Apart from the loop: a worker that does not answer is waited for."""
+        for worker, role in board.asked_roles(self._app).items():
+            if worker not in self._granting:
+                self._granting.add(worker)
+                self._spawn(self._grant(worker, role), self._removing)
+
+    async def _grant(self, worker: WorkerId, role: str) -> None:
+        why_not = ""
+        try:
+            await self.relabel(worker, Role(role))
+        except (BatonError, ValueError) as error:
+            why_not = str(error)
+        finally:
+            self._granting.discard(worker)
+        board.answer_role(self._app, worker, why_not)
+
+    async def _tell_routers_now(self) -> None:
+        if self._told_version >= 0:  # else not all workers are known yet, and nobody is told before that
+            await self._tell_routers()
+
+    async def _tell_routers(self) -> None:
+        if self._told_version != self._members.version:
+            async with self._changed:
+                self._told_version = self._members.version
+                self._changed.notify_all()
+
+    # -- scaling -------------------------------------------------------------------------------------------------------
+
+    def _make_scaling(self) -> Scaling:
+        config = self._config.autoscaling
+        source = make_source(config, self._app, self._present_routers)
+        keep = partial(board.keep_scaler, self._app)
+        return Scaling(make_scaler(self._config), source, self, config.interval_s, config.dry_run, keep, board.kept_scaler(self._app))
+
+    async def _scale(self, scaling: Scaling) -> None:
+        if needs_seasons(self._config):
+            await asyncio.to_thread(seasonal.load)
+            gc.collect()
+            gc.freeze()  # the collector's rounds are 60 ms longer otherwise
+        await scaling.run()
+
+    def workers(self) -> tuple[WorkerSignal, ...]:
+        """As the scaler is told of them."""
+        return worker_signals(self._members, self._reports, self._wanted, self._is_outgoing, self._found, time.time())
+
+    def drain(self, worker: WorkerId, role: Role) -> None:
+        """Lets this very worker go, or one that is not there yet; its pool is to have one less."""
+        record = self._members.get(worker)
+        self._apply(worker, DrainAsked())
+        self._want({role if record is None else record.role: -1})
+
+    def add(self, role: Role, count: int) -> None:
+        """The pool is to have so many more: they are created at the next step, at once."""
+        self._want({role: count})
+
+    def _is_outgoing(self, record: WorkerRecord) -> bool:
+        return record.spec_hash != self._hashes[record.role] or record.worker in self._asked
+
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Adopts what is there, then steps for ever."""
         self._metrics_address = await self._listener.open()
+        if kept := board.kept_wanted(self._app, self._configured):
+            self._wanted = {role: kept[role] for role in Role}
         for spec in await self._placement.find():
             self._adopt(spec)
         await self._hear_all(_BEAT_TIMEOUT_S)  # what is adopted is ready or draining already: routers must not be told otherwise
+        if self._scaling is not None:
+            self._scaling_task = asyncio.get_running_loop().create_task(self._scale(self._scaling))
         while True:
             started, failed = time.monotonic(), False
             try:
@@ -170,7 +342,8 @@ class Controller:
     async def step(self) -> None:
         """Hears every worker, then creates and drains what reconciling asks for, then tells the routers."""
         await self._hear_all(_STEP_WAITS_S)
-        asked = board.asked_to_drain(self._app)
+        self._grant_wishes()
+        asked = self._asked = board.asked_to_drain(self._app)
         waiting = self._waiting_creates
         for action in reconcile(self._members, self._wanted, self._hashes, time.time(), self._surge, asked, waiting):
             if isinstance(action, Create):
@@ -183,10 +356,7 @@ class Controller:
                 board.forget_drain(self._app, worker)
         self._forget_replaced()
         board.post(self._app, self._status())
-        if self._told_version != self._members.version:
-            async with self._changed:
-                self._told_version = self._members.version
-                self._changed.notify_all()
+        await self._tell_routers()
 
     def _adopt(self, spec: WorkerSpec) -> None:
         self._router_keys = spec.router_keys  # all workers of an application share them
@@ -194,6 +364,7 @@ class Controller:
         now = time.time()
         self._members.enter(WorkerRecord(spec.worker, spec.role, spec.epoch, spec.spec_hash, now, heard_at_s=now, restarts=spec.restarts))
         self._tally.adopted(spec.worker)
+        self._found.add(spec.worker)
         log.info("controller: adopted %s", spec.worker)
 
     async def _hear_all(self, wait_s: float) -> None:
@@ -223,20 +394,8 @@ class Controller:
         if report is None or record is None:
             return
         self._reports[worker] = report
-        for event in self._events(record, report):
+        for event in heard(record, report, self._limits[record.role].silence_s):
             self._apply(worker, event)
-
-    def _events(self, record: WorkerRecord, report: WorkerReport) -> list[Event]:
-        if report.failed is not None:
-            return [Died(report.failed)]
-        if report.card is None:
-            return [PhaseEntered(report.phase)]
-        events: list[Event] = [EngineLoaded(report.card)] if record.state is WorkerState.STARTING else []
-        if report.draining_s is not None:  # by itself, when its process was told to end; or since before this controller's time
-            events.append(DrainAsked(report.draining_s))
-        if report.stuck_s < self._limits[record.role].silence_s:
-            events.append(Beat(report.load, report.idle, report.draining_s is not None))
-        return events
 
     def _limits_of(self, role: Role) -> Limits:
         pool = self._config.pool(role)
@@ -249,14 +408,22 @@ class Controller:
             return
         now = time.time()
         instructions = self._members.apply(worker, event, now, self._limits[record.role])
-        self._tally.changed(record, self._members.get(worker) or record, now)
+        after = self._members.get(worker) or record
+        self._tally.changed(record, after, now)
+        if record.ready_after_s is None and after.ready_after_s is not None and worker not in self._found:
+            self._start_s[after.role] = after.ready_after_s
         for instruction in instructions:
             if isinstance(instruction, Kill):
                 self._gone(worker)
                 self._spawn(self._placement.remove(worker), self._removing)
-            else:
+            elif isinstance(instruction, TellDraining):
                 log.info("controller: %s drains", worker)
                 self._spawn(self._placement.drain(worker, self._config.pool(record.role).drain_timeout_s), self._removing)
+            elif isinstance(instruction, TellRole):
+                if worker not in self._relabelling:  # else its beat was faster than its answer
+                    self._spawn(self._placement.relabel(worker, instruction.role), self._removing)
+            else:
+                self._spawn(self._placement.rest(worker, asleep=not isinstance(instruction, TellWake)), self._removing)
 
     def _gone(self, worker: WorkerId) -> None:
         record = self._members.get(worker)
@@ -282,6 +449,8 @@ class Controller:
             if action.after_s:
                 log.warning("controller: a %s worker died %d times; next try in %.0f s", action.role, action.restarts, action.after_s)
                 await asyncio.sleep(action.after_s)
+                if sum(record.role is action.role for record in self._members if record.state in PRESENT) >= self._wanted[action.role]:
+                    return  # meanwhile it is wanted no more
             self._last_epoch += 1
             spec = WorkerSpec(
                 app=self._app,
@@ -313,7 +482,7 @@ class Controller:
                 self._members.remove(record.worker)
                 self._reports.pop(record.worker, None)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], kept: set[asyncio.Task[None]]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object], kept: set[asyncio.Task[object]]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         kept.add(task)
         task.add_done_callback(kept.discard)

@@ -1,14 +1,23 @@
 """A worker's life as a pure state machine: events in the past tense come in, the new record and instructions come out.
 
-(created) -> STARTING --EngineLoaded--> READY --DrainAsked--> DRAINING --Beat: idle--> GONE
-                 |                        |                      |
-                 +-- DrainAsked, Died,    +-- Died, silent       +-- Died, silent, too long --> GONE
-                     too long --> GONE        --> GONE
+(created) -> STARTING --EngineLoaded--> READY --DrainAsked, SleepAsked--> DRAINING --Beat: idle--> GONE
+              | ^                         |                                 | |
+              | |                         +-- Died, silent --> GONE         | +-- Died, silent, too long --> GONE
+              | |                                                           |
+              | +--WakeAsked-- SLEEPING <--Beat: idle, and sleep was asked--+
+              |                   |
+              |                   +-- DrainAsked, Died, silent --> GONE
+              +-- DrainAsked, Died, too long --> GONE
+
+A role is no state: ``RoleChanged`` leaves a worker where it is. Whatever a worker has to be told it is told again with every beat,
+until its beats show that it knows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+
+import msgspec
 
 from core.ids import Epoch, WorkerId
 from core.metrics.words import End
@@ -37,6 +46,10 @@ class WorkerRecord:
     heard_at_s: float = 0.0
     ready_after_s: float | None = None
     draining_since_s: float | None = None
+    to_sleep: bool = False
+    """Once it has drained it sleeps, instead of ending."""
+    waking_since_s: float | None = None
+    """Of a starting worker that has slept: its engine is loaded."""
     end: End | None = None
     """Why it is gone, in one word."""
     restarts: int = 0
@@ -64,11 +77,14 @@ class EngineLoaded:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """The worker answered; its load, whether it has nothing left to do, and whether it knows that it drains."""
+    """The worker answered; its load, whether it has nothing left to do, and what it knows of its state."""
 
     load: WorkerLoad
     idle: bool
     draining: bool = False
+    asleep: bool = False
+    role: Role | None = None
+    """The one the worker takes itself to have; None: it did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,23 @@ class DrainAsked:
     """Somebody wants the worker gone once it has nothing to do: a person, the plan, or the worker itself, some seconds ago."""
 
     ago_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SleepAsked:
+    """Somebody wants the worker to sleep once it has nothing to do. Only a ready one can be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAsked:
+    """Somebody wants the sleeping worker to serve again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChanged:
+    """The worker was told that it belongs to the other pool from now on, and said yes."""
+
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +123,7 @@ class TimePassed:
     """The clock moved; nothing else happened."""
 
 
-Event = PhaseEntered | EngineLoaded | Beat | DrainAsked | Died | TimePassed
+Event = PhaseEntered | EngineLoaded | Beat | DrainAsked | SleepAsked | WakeAsked | RoleChanged | Died | TimePassed
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +140,29 @@ class TellDraining:
     worker: WorkerId
 
 
-Instruction = Kill | TellDraining
+@dataclass(frozen=True, slots=True)
+class TellRole:
+    """Tell the worker its role: it has another one in mind."""
+
+    worker: WorkerId
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class TellSleep:
+    """Tell the worker, which has drained, to put its engine to sleep."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class TellWake:
+    """Tell the worker to wake its engine and to take legs again."""
+
+    worker: WorkerId
+
+
+Instruction = Kill | TellDraining | TellRole | TellSleep | TellWake
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,47 +179,87 @@ def transition(record: WorkerRecord, event: Event, now_s: float, limits: Limits)
     if record.state is WorkerState.GONE:
         return record, []
     if isinstance(event, Died):
-        return _gone(record, End.DIED, f"died while draining: {event.reason}" if record.was_to_go else event.reason)
+        what = "died asleep: " if record.state is WorkerState.SLEEPING else "died while draining: " if record.was_to_go else ""
+        return _gone(record, End.DIED, what + event.reason)
     if isinstance(event, TimePassed):
         return _time_passed(record, now_s, limits)
-    if isinstance(event, DrainAsked):
-        return _drain_asked(record, now_s - event.ago_s)
+    if isinstance(event, DrainAsked | SleepAsked):
+        return _drain_asked(record, event, now_s)
+    if isinstance(event, WakeAsked):
+        return _wake_asked(record, now_s)
+    if isinstance(event, RoleChanged):
+        card = record.card and msgspec.structs.replace(record.card, role=event.role)
+        return replace(record, role=event.role, card=card), []
     heard = replace(record, heard_at_s=now_s)
     if isinstance(event, PhaseEntered) and record.state is WorkerState.STARTING:
         return replace(heard, phase=event.phase), []
     if isinstance(event, EngineLoaded) and record.state is WorkerState.STARTING:
-        took_s = now_s - record.created_at_s
-        return replace(heard, state=WorkerState.READY, phase="ready", card=event.card, ready_after_s=took_s), []
+        return _loaded(heard, event.card, now_s), []
     if isinstance(event, Beat):
-        return _beat(replace(heard, load=event.load), event)
+        after, instructions = _beat(replace(heard, load=event.load), event)
+        if event.role not in (None, after.role) and after.state is not WorkerState.GONE:
+            instructions.append(TellRole(record.worker, after.role))
+        return after, instructions
     return heard, []
 
 
+def _loaded(record: WorkerRecord, card: WorkerCard, now_s: float) -> WorkerRecord:
+    took_s = now_s - record.created_at_s if record.waking_since_s is None else record.ready_after_s  # how long it slept is no start
+    card = msgspec.structs.replace(card, role=record.role)
+    return replace(record, state=WorkerState.READY, phase="ready", card=card, ready_after_s=took_s, waking_since_s=None)
+
+
 def _beat(record: WorkerRecord, beat: Beat) -> tuple[WorkerRecord, list[Instruction]]:
+    worker = record.worker
+    if record.waking_since_s is not None:
+        return record, [TellWake(worker)] if beat.asleep or beat.draining else []
+    if record.state is WorkerState.STARTING and beat.asleep:  # a former controller had it put to sleep
+        return replace(record, state=WorkerState.SLEEPING, phase="sleeping", draining_since_s=record.heard_at_s), []
+    if record.state is WorkerState.SLEEPING:
+        return record, [] if beat.asleep else [TellSleep(worker)]
     if record.state is not WorkerState.DRAINING:
         return record, []
     if not beat.draining:  # it was not told, or is not told yet; and who takes new legs is not idle for long
-        return record, [TellDraining(record.worker)]
-    return _gone(record, End.DRAINED, DRAINED) if beat.idle else (record, [])
+        return record, [TellDraining(worker)]
+    if not beat.idle:
+        return record, []
+    if record.to_sleep:
+        return replace(record, state=WorkerState.SLEEPING, phase="sleeping"), [TellSleep(worker)]
+    return _gone(record, End.DRAINED, DRAINED)
 
 
-def _drain_asked(record: WorkerRecord, since_s: float) -> tuple[WorkerRecord, list[Instruction]]:
+def _drain_asked(record: WorkerRecord, event: DrainAsked | SleepAsked, now_s: float) -> tuple[WorkerRecord, list[Instruction]]:
+    if isinstance(event, SleepAsked):
+        if record.state is not WorkerState.READY:
+            return record, []
+        asked = replace(record, draining_since_s=now_s, to_sleep=True)
+        return replace(asked, state=WorkerState.DRAINING, phase="draining, to sleep"), [TellDraining(record.worker)]
+    if record.state is WorkerState.SLEEPING:
+        return _gone(record, End.DRAINED, DRAINED)
     if record.was_to_go:
         return record, []
-    asked = replace(record, draining_since_s=since_s)
+    asked = replace(record, draining_since_s=now_s - event.ago_s)
     if record.state is WorkerState.STARTING:
         return _gone(asked, End.NEVER_READY, NEVER_READY)
     return replace(asked, state=WorkerState.DRAINING, phase="draining"), [TellDraining(record.worker)]
 
 
+def _wake_asked(record: WorkerRecord, now_s: float) -> tuple[WorkerRecord, list[Instruction]]:
+    if record.state is not WorkerState.SLEEPING:
+        return record, []
+    waking = replace(record, state=WorkerState.STARTING, phase="waking up", draining_since_s=None, to_sleep=False, waking_since_s=now_s)
+    return waking, [TellWake(record.worker)]
+
+
 def _time_passed(record: WorkerRecord, now_s: float, limits: Limits) -> tuple[WorkerRecord, list[Instruction]]:
     if record.state is WorkerState.STARTING:
-        if now_s - record.created_at_s > limits.start_timeout_s:
+        since_s = record.created_at_s if record.waking_since_s is None else record.waking_since_s
+        if now_s - since_s > limits.start_timeout_s:
             return _gone(record, End.START_TIMEOUT, f"not ready after {limits.start_timeout_s:.0f} s; it was at: {record.phase}")
         return record, []
     if now_s - record.heard_at_s > limits.silence_s:
         return _gone(record, End.SILENT, f"silent for {limits.silence_s:.0f} s")
-    if record.draining_since_s is not None and now_s - record.draining_since_s > limits.drain_s:
+    if record.state is WorkerState.DRAINING and now_s - (record.draining_since_s or 0.0) > limits.drain_s:
         load = record.load
         left = f"{load.running + load.waiting} legs, {load.leased_blocks} kept blocks"
         return _gone(record, End.DRAIN_TIMEOUT, f"ended though not drained after {limits.drain_s:.0f} s; it still had {left}")

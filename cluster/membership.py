@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from cluster.channel import ChannelKeys
+from cluster.coming import Coming
 from cluster.lifecycle import Event, Instruction, Limits, WorkerRecord, transition
 from core.ids import WorkerId
 from core.worker import Role, WorkerCard, WorkerState
@@ -19,6 +20,7 @@ class Membership(msgspec.Struct, frozen=True):
     version: int
     cards: list[WorkerCard]
     router_keys: ChannelKeys
+    coming: Coming = Coming()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,8 @@ def reconcile(
     starts so many replacements beyond its number and drains an outgoing worker for each that is ready; one that waits for room
     in the cluster is made room for. Without, a worker that was asked to go goes at once, and workers of an older configuration
     go one at a time over all pools, while everybody is ready: as long as its one worker of a pool loads, the other pool serves
-    alone. ``pending`` are workers whose start was decided and that are not among the records yet. Asked again before the actions
-    took effect it may answer the same.
+    alone. Sleeping workers count for nothing, and are let sleep, but for outgoing ones. ``pending`` are workers whose start was
+    decided and that are not among the records yet. Asked again before the actions took effect it may answer the same.
     """
     actions: list[Action] = []
     pools = {role: _Pool(spec_hashes[role], asked) for role in wanted}
@@ -124,6 +126,7 @@ def reconcile(
         else:
             leaving, settled = pool.without_surge(count, settled)
             missing = count - len(pool.alive)
+        leaving += pool.no_more_use
         actions += [Drain(record.worker) for record in leaving]
         for place in range(missing - coming):
             restarts = _restarts(pool.dead[place]) if place < len(pool.dead) else 0
@@ -136,6 +139,7 @@ class _Pool:
 
     def __init__(self, spec_hash: str, asked: Collection[WorkerId]) -> None:
         self.alive: list[WorkerRecord] = []
+        self.asleep: list[WorkerRecord] = []
         self.dead: list[WorkerRecord] = []
         self._draining = 0
         self._spec_hash = spec_hash
@@ -144,6 +148,8 @@ class _Pool:
     def add(self, record: WorkerRecord) -> None:
         if record.state in (WorkerState.STARTING, WorkerState.READY):
             self.alive.append(record)
+        elif record.state is WorkerState.SLEEPING:
+            self.asleep.append(record)
         elif record.state is WorkerState.GONE and not record.was_to_go:
             self.dead.append(record)
         else:
@@ -160,6 +166,11 @@ class _Pool:
     @property
     def outgoing(self) -> list[WorkerRecord]:
         return [record for record in self.alive if self._is_outgoing(record)]
+
+    @property
+    def no_more_use(self) -> list[WorkerRecord]:
+        """Sleeping workers that nobody will wake."""
+        return [record for record in self.asleep if self._is_outgoing(record)]
 
     def _beyond(self, count: int) -> list[WorkerRecord]:
         least_wanted_first = sorted(self.alive, key=lambda r: (not self._is_outgoing(r), r.created_at_s))

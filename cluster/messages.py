@@ -14,6 +14,7 @@ import msgspec
 
 from core.handle import KVHandle
 from core.ids import Epoch, LegId, WorkerId
+from core.trace import TraceContext
 from core.worker import WorkerLoad
 from engine.base import Transfer
 
@@ -27,6 +28,15 @@ class LegKind(StrEnum):
     """Pull the KV a handle names (or compute what cannot be had), then generate to the end."""
     WHOLE = "whole"
     """Both, here."""
+
+
+class LegTrace(msgspec.Struct, frozen=True):
+    """Goes with the legs of requests whose trace is sampled."""
+
+    context: TraceContext
+    """What the worker tells is below this."""
+    sent_ns: int
+    """Unix nanoseconds, by the router's clock."""
 
 
 class AddLeg(msgspec.Struct, frozen=True, tag="add"):
@@ -43,6 +53,7 @@ class AddLeg(msgspec.Struct, frozen=True, tag="add"):
     """PREFILL: the sampled token goes to the client, so it is sampled as asked; otherwise it is thrown away."""
     handle: KVHandle | None = None
     """DECODE: where the prompt's KV is; None computes it here."""
+    trace: LegTrace | None = None
 
 
 class AbortLegs(msgspec.Struct, frozen=True, tag="abort"):

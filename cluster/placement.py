@@ -15,6 +15,7 @@ from cluster.actor import BuildRuntime, WorkerActor
 from cluster.spec import WorkerReport, WorkerSpec
 from core.config import PoolConfig
 from core.ids import WorkerId
+from core.worker import Role
 
 log = logging.getLogger(__name__)
 
@@ -95,15 +96,29 @@ class Placement:
             return None
         return report
 
-    async def drain(self, worker: WorkerId, timeout_s: float) -> None:
-        """Tells a worker to take no new legs, and how long its running ones may take. One that does not answer is told again."""
-        if worker not in self._actors:
-            return
+    async def drain(self, worker: WorkerId, timeout_s: float) -> bool:
+        """Tells a worker to take no new legs, and how long its running ones may take. False, also of the next two: it did not answer."""
+        return await self._tell(worker, "drain", timeout_s)
+
+    async def relabel(self, worker: WorkerId, role: Role) -> bool:
+        """Tells a worker which pool it belongs to."""
+        return await self._tell(worker, "relabel", role)
+
+    async def rest(self, worker: WorkerId, asleep: bool) -> bool:
+        """Tells a worker, which has drained, to sleep; or to wake."""
+        return await self._tell(worker, "rest", asleep)
+
+    async def _tell(self, worker: WorkerId, method: str, what: Any) -> bool:
+        actor = self._actors.get(worker)
+        if actor is None:
+            return False
         try:
             async with asyncio.timeout(_TELL_S):
-                await self._actors[worker].drain.remote(timeout_s)
+                await getattr(actor, method).remote(what)
         except (ray.exceptions.RayError, TimeoutError) as error:
-            log.info("worker %s could not be told to drain: %s", worker, type(error).__name__)
+            log.info("worker %s could not be told to %s: %s", worker, method, type(error).__name__)
+            return False
+        return True
 
     async def remove(self, worker: WorkerId) -> None:
         """Ends a worker, gently first, and gives its place back. Works for dead ones too."""

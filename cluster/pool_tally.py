@@ -21,7 +21,8 @@ class PoolTally:
         roles = [(role,) for role in Role]
         self._starts, self._restarts, self._drains = (Counts(entry, roles) for entry in (m.STARTS, m.RESTARTS, m.DRAINS))
         self._ends = Counts(m.ENDS, product(Role, End))
-        self._start_s, self._drain_s = Spreads(m.START, roles), Spreads(m.DRAIN, roles)
+        self._relabels, self._sleeps = Counts(m.RELABELS, roles), Counts(m.SLEEPS, roles)
+        self._start_s, self._drain_s, self._wake_s = (Spreads(entry, roles) for entry in (m.START, m.DRAIN, m.WAKE))
         self._step_s = Spreads(m.STEP)
         self._failed_steps = Counts(m.FAILED_STEPS)
         self._adopted: set[WorkerId] = set()
@@ -41,15 +42,23 @@ class PoolTally:
         role = after.role
         if after.draining_since_s is not None and before.draining_since_s is None:
             self._drains.add(role)
+        if role is not before.role:
+            self._relabels.add(role)
         if after.state is before.state:
             return
-        if after.state is WorkerState.READY and after.worker not in self._adopted:
-            self._start_s.observe(after.ready_after_s or 0.0, role)
+        if after.state is WorkerState.READY:
+            if before.waking_since_s is not None:
+                self._wake_s.observe(now_s - before.waking_since_s, role)
+            elif after.worker not in self._adopted:
+                self._start_s.observe(after.ready_after_s or 0.0, role)
+        if after.state is WorkerState.SLEEPING and before.state is WorkerState.DRAINING:
+            self._sleeps.add(role)
         if after.state is WorkerState.GONE:
             self._adopted.discard(after.worker)
             self._ends.add(role, after.end or End.DIED)
-            if after.draining_since_s is not None:
-                self._drain_s.observe(now_s - after.draining_since_s, role)
+        drained = after.state in (WorkerState.SLEEPING, WorkerState.GONE) and before.state is not WorkerState.SLEEPING
+        if drained and after.draining_since_s is not None:
+            self._drain_s.observe(now_s - after.draining_since_s, role)
 
     def stepped(self, seconds: float, failed: bool) -> None:
         """The controller's loop went round."""
@@ -71,5 +80,6 @@ class PoolTally:
         return (
             *(workers, wanting, states, Levels(m.ROUTERS).set(routers)),
             *(self._starts, self._restarts, self._ends, self._drains, self._drain_s, self._start_s),
+            *(self._relabels, self._sleeps, self._wake_s),
             *(self._step_s, self._failed_steps),
         )

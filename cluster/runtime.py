@@ -1,8 +1,8 @@
 """A worker's inside: one engine, one socket, and the legs that routers asked for. No Ray here; ``cluster.actor`` hosts it.
 
-One loop, seven tasks: messages in, engine steps out, a pulse, lost connections, a watch on the engine, KV events in, and out what
-routers want of them. Shutdown order: take no new leg, let the running ones end or have them moved, stop the tasks, close the socket,
-stop the engine.
+One loop, eight tasks: messages in, engine steps out, a pulse, lost connections, a watch on the engine, its sleep, KV events in, and
+out what routers want of them. The worker's role is nowhere in here: it can do every kind of leg. Shutdown order: take no new leg, let
+the running ones end or have them moved, stop the tasks, close the socket, stop the engine.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from cluster.kv_feed import KVFeed
 from cluster.kv_publisher import KVPublisher
 from cluster.leg import LegHandler
 from cluster.leg_book import LegBook
+from cluster.leg_spans import LegSpans
 from cluster.messages import (
     AbortLegs,
     AddLeg,
@@ -38,6 +39,7 @@ from cluster.messages import (
     decode_from_router,
     worker_mismatch,
 )
+from cluster.rest import Rest
 from cluster.step_fit import StepFit
 from cluster.watchdog import StallWatch, Verdict
 from cluster.worker_tally import WorkerTally
@@ -92,6 +94,7 @@ class WorkerRuntime:
         clock: Callable[[], float],
         step_prior: StepModel | None = None,
         block_seed: bytes = b"",
+        spans: LegSpans | None = None,
     ) -> None:
         self.worker = worker
         self.epoch = epoch
@@ -109,6 +112,7 @@ class WorkerRuntime:
         self._stall = StallWatch(stall_timeout_s, clock())
         self._probe: asyncio.Task[None] | None = None
         self._drain: Drain | None = None
+        self._rest = Rest(engine, lambda: self._drain is not None and self.idle, self._serve_again)
         self._facts: EngineFacts | None = None
         self._block_seed = block_seed
         self._kv: KVPublisher | None = None
@@ -117,6 +121,7 @@ class WorkerRuntime:
         self._legs = LegBook()
         self._step_fit = StepFit(step_prior)
         self._tally = WorkerTally()
+        self._spans = spans or LegSpans(worker)
         self._routers: set[RouterId] = set()
         self._transfers: dict[RouterId, list[Transfer]] = defaultdict(list)
         self._connection_lost = asyncio.Event()
@@ -134,7 +139,8 @@ class WorkerRuntime:
 
         Raises whatever else ends one of the loops: a worker that still answers but hears nothing would be worse than none.
         """
-        loops = (self._step, self._listen, self._pulse, self._notice_losses, self._watch, self._follow_kv_events, self._publish)
+        own = (self._step, self._listen, self._pulse, self._notice_losses, self._watch, self._follow_kv_events, self._publish)
+        loops = (*own, self._rest.run)
         tasks = [asyncio.create_task(loop(), name=loop.__name__) for loop in loops]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -149,7 +155,9 @@ class WorkerRuntime:
     async def close(self) -> None:
         """Closes the socket and stops the engine."""
         self._end.close()
-        await self._engine.shutdown()
+        for leg in tuple(self._spans.legs):
+            self._spans.ended(leg, "aborted", "the worker ended")
+        await asyncio.gather(self._engine.shutdown(), asyncio.to_thread(self._spans.close))
 
     def drain(self, timeout_s: float) -> None:
         """Takes no new leg from now on. After ``timeout_s`` the routers are asked, again and again, to move what still runs.
@@ -162,6 +170,22 @@ class WorkerRuntime:
             self._drain = Drain(now_s, timeout_s)
         else:
             self._drain.hasten(now_s, timeout_s)
+
+    def rest(self, asleep: bool) -> None:
+        """Puts the engine to sleep, if the worker drains and is idle; or wakes it, and takes legs again. ``asleep`` tells when it is done.
+
+        On the worker's own loop only; may be called again and again.
+        """
+        self._rest.ask(asleep)
+
+    @property
+    def asleep(self) -> bool:
+        """Whether the engine sleeps, or is on its way there or back."""
+        return self._rest.asleep
+
+    def _serve_again(self) -> None:
+        log.info("worker %s takes legs again", self.worker)
+        self._drain = None
 
     @property
     def draining_s(self) -> float | None:
@@ -195,6 +219,11 @@ class WorkerRuntime:
         return not len(self._legs) and not len(self._leases)
 
     @property
+    def measured(self) -> StepModel | None:
+        """How long steps take, as far as this worker has measured that itself."""
+        return self._step_fit.measured
+
+    @property
     def received_bytes(self) -> int:
         """KV bytes pulled since the start."""
         return self._engine.stats.received_bytes
@@ -207,7 +236,7 @@ class WorkerRuntime:
     @property
     def readings(self) -> Sequence[Reading]:
         """What Prometheus is told of this worker."""
-        return self._tally.readings(self.load, self._engine.stats, len(self._legs), self._drain is not None)
+        return (*self._tally.readings(self.load, self._engine.stats, len(self._legs), self._drain is not None), self._spans.counts())
 
     def engine_metrics(self) -> Iterable[Metric]:
         """What its engine tells by itself."""
@@ -242,20 +271,26 @@ class WorkerRuntime:
             await self._end.send(router, self._pulse_for(router))
 
     async def _add(self, router: RouterId, add: AddLeg, frames: list[bytes]) -> None:
+        self._spans.came(router, add)
         if reason := worker_mismatch(add.epoch, self.epoch, self.worker) or ("it is draining" if self._drain else None):
             self._tally.refused(LegRefusal.GOING)
+            self._spans.ended(add.leg, "refused", reason)
             await self._end.send(router, Refused(add.leg, self.epoch, reason))
             return
         if reason := self._no_room(add):
             self._tally.refused(LegRefusal.NO_ROOM)
+            self._spans.ended(add.leg, "refused", reason)
             await self._end.send(router, Refused(add.leg, self.epoch, reason, busy=True))
             return
         try:
             request = self._handlers[add.kind].engine_request(add, self._requests.decode(frames))
         except Exception as error:  # vLLM's decoder raises anything on what it cannot read; without an answer the client waits for ever
             log.warning("worker %s: cannot read the request of leg %s: %r", self.worker, add.leg, error)
+            self._spans.ended(add.leg, "failed", "its request cannot be read")
             await self._end.send(router, Failed(self.epoch, [add.leg], f"its request cannot be read: {error!r}"))
             return
+        if (headers := self._spans.admitted(add.leg)) is not None:
+            request = msgspec.structs.replace(request, trace_headers=headers)
         self._legs.enter(router, add)
         await self._engine.add(request)
 
@@ -267,6 +302,7 @@ class WorkerRuntime:
     async def _abort(self, legs: list[LegId]) -> None:
         for leg in legs:
             self._legs.end(leg)
+            self._spans.ended(leg, "aborted")
         await self._engine.abort(legs)
         await self._engine.release(legs)
 
@@ -301,6 +337,7 @@ class WorkerRuntime:
             self._step_fit.observe(sample.work, sample.seconds, self.ticked_at_s)
         self._tally.stepped(report)
         for transfer in report.transfers:
+            self._spans.pulled(transfer)
             if leg := self._legs.get(transfer.leg):
                 self._transfers[leg.owner].append(transfer)
         by_router: dict[RouterId, list[EngineCoreOutput]] = defaultdict(list)
@@ -311,6 +348,8 @@ class WorkerRuntime:
             if leg is None:
                 continue  # aborted while the step ran
             self._legs.told(leg, len(output.new_token_ids))
+            if self._spans.legs:
+                self._tell_spans(output)
             by_router[leg.owner].append(output)
             if output.finish_reason is not None:
                 if handle := self._handlers[leg.kind].finished(leg.owner, output):
@@ -321,10 +360,25 @@ class WorkerRuntime:
             handler.stepped(report)
         load = self.load
         for router, theirs in by_router.items():
-            told = self._told_to(router, load)
-            message = StepOutputs(self.epoch, told, handles[router], self._transfers.pop(router, []), take_queue_seconds(theirs))
+            told, scheduled = self._told_to(router, load), take_queue_seconds(theirs)
+            if self._spans.legs:
+                self._end_spans(theirs, scheduled)
+            message = StepOutputs(self.epoch, told, handles[router], self._transfers.pop(router, []), scheduled)
             if not await self._end.send(router, message, self._outputs.encode(theirs)):
                 await self._router_gone(router)
+
+    def _tell_spans(self, output: EngineCoreOutput) -> None:
+        output.trace_headers = None  # the engine gives back with every token what it was given once
+        prompt = output.prefill_stats
+        cached_tokens = None if prompt is None else prompt.num_cached_tokens
+        self._spans.told(LegId(output.request_id), len(output.new_token_ids), cached_tokens)
+
+    def _end_spans(self, outputs: Sequence[EngineCoreOutput], scheduled: Mapping[LegId, float]) -> None:
+        for leg, queue_s in scheduled.items():
+            self._spans.scheduled(leg, queue_s)
+        for output in outputs:
+            if output.finish_reason is not None:
+                self._spans.ended(LegId(output.request_id), "finished")
 
     async def _pulse(self) -> None:
         while True:
@@ -390,6 +444,7 @@ class WorkerRuntime:
     async def _router_gone(self, router: RouterId) -> None:
         """Nobody is left to read this router's legs or to use its kept KV: all of it is freed now."""
         self._routers.discard(router)
+        self._spans.router_gone(router)
         self._transfers.pop(router, None)
         self._publisher.leave(router)
         legs = self._legs.of_owner(router) + self._leases.of_owner(router)
@@ -400,4 +455,6 @@ class WorkerRuntime:
     async def _fail_all(self, reason: str) -> None:
         for router, theirs in self._legs.by_owner().items():
             await self._end.send(router, Failed(self.epoch, theirs, reason))
+            for leg in theirs:
+                self._spans.ended(leg, "failed", reason)
         self._legs.clear()

@@ -53,12 +53,18 @@ class StepFit:
         self._coefficients = self._prior
         self._errors: deque[float] = deque(maxlen=_ERRORS)
         self._model: StepModel | None = None
+        self._measured: StepModel | None = None
 
     @property
     def model(self) -> StepModel | None:
         """None until there were enough steps. Where there were none with prompts, or none with decodes, the prior's terms stand
         for those; without a prior they are all zero, which says that nothing is known."""
         return self._model
+
+    @property
+    def measured(self) -> StepModel | None:
+        """The same without what only the prior says: zeros for a side of which there were too few steps."""
+        return self._measured
 
     @property
     def error(self) -> float | None:
@@ -117,6 +123,9 @@ class StepFit:
             return
         terms = np.where(np.repeat(self._sides, 3), self._coefficients, 0.0)
         self._model = StepModel(*(float(term) for term in terms)) if terms.any() else None
+        prefills, decodes, both = self._equations.counts
+        own = np.where(np.repeat((prefills + both >= _ENOUGH, decodes + both >= _ENOUGH), 3), terms, 0.0)
+        self._measured = StepModel(*(float(term) for term in own)) if own.any() else None
 
 
 def _within(work: StepWork, sides: tuple[bool, bool]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from cluster.metrics_listener import MetricsListener
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from cluster.runtime import WorkerRuntime
 
 
-def worker_listener(runtime: WorkerRuntime, role: Role, host: str) -> MetricsListener:
-    """Not open. One in the worker, not the routers passing it on: there may be ten of those, and each would tell of a thousand
-    workers what one scrape of each of these says once; and a worker that no router can reach can still be looked at."""
+def worker_listener(runtime: WorkerRuntime, role: Callable[[], Role], host: str) -> MetricsListener:
+    """Not open; ``role`` is asked for at every scrape.
+
+    One in the worker, not the routers passing it on: there may be ten of those, and each would tell of a thousand workers what one
+    scrape of each of these says once; and a worker that no router can reach can still be looked at.
+    """
 
     def look() -> Iterable[Metric]:
         yield from map(family_of, runtime.readings)
         yield from runtime.engine_metrics()
 
-    return MetricsListener(LabelledCollector(look, {"worker": runtime.worker, "role": str(role)}), host)
+    return MetricsListener(LabelledCollector(look, lambda: {"worker": runtime.worker, "role": str(role())}), host)

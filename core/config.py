@@ -8,27 +8,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from core.arguments import EngineArgs, Environment, PoolEngineArgs, ServerArgs
+from core.autoscaling_config import AutoscalingConfig
+from core.section import Section
+from core.tracing_config import TracingConfig
 from core.worker import Role
 
 DEMO_MODEL = "demo"
 """The model name that stands for the small one Baton builds itself, without any download."""
 
 
-class _Section(BaseModel):
-    # Frozen: routers, workers and the controller hold the same object, each in its own process; a change in one would lie.
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_default(cls, given: Any) -> Any:
-        """A section whose every line is commented out reads as null in YAML, and means the defaults."""
-        return {} if given is None else given
-
-
-class EngineConfig(_Section):
+class EngineConfig(Section):
     """What every engine of both pools shares."""
 
     kind: Literal["vllm", "simulated"] = "vllm"
@@ -56,7 +48,7 @@ class EngineConfig(_Section):
         return float(self.simulated.get("slowdown", 1.0))
 
 
-class PoolConfig(_Section):
+class PoolConfig(Section):
     """One pool of equal workers. Numbers of resources are per worker."""
 
     count: int = Field(default=1, ge=1)
@@ -96,6 +88,11 @@ class PoolConfig(_Section):
         """Whether workers compute on the CPU, going by what they ask of Ray."""
         return self.num_gpus == 0
 
+    @property
+    def scaled_by(self) -> float:
+        """What one worker takes of ``autoscaling.gpu_budget``: its GPUs; without any, its CPUs."""
+        return self.num_gpus or self.num_cpus or 1.0
+
     @field_validator("num_gpus")
     @classmethod
     def _one_gpu_per_rank(cls, gpus: float, info: ValidationInfo) -> float:
@@ -108,7 +105,7 @@ class PoolConfig(_Section):
         )
 
 
-class KVTransferConfig(_Section):
+class KVTransferConfig(Section):
     """How a computed KV cache gets from a prefill to a decode worker."""
 
     backend: Literal["nixl", "simulated"] = "nixl"
@@ -143,7 +140,7 @@ class KVTransferConfig(_Section):
         return self.buffer_device or ("cpu" if on_cpu else "cuda")
 
 
-class QueueConfig(_Section):
+class QueueConfig(Section):
     """The queue of a router replica: requests no worker has room for. Beyond any of its bounds, clients get 429."""
 
     max_requests: int = Field(default=512, ge=0)
@@ -153,9 +150,12 @@ class QueueConfig(_Section):
     max_wait_s: float = Field(default=30.0, gt=0)
     """How long one may wait. One that would have to wait for half of it, as far as can be told, is refused on arrival. With
     ``objectives.ttft_s``, that is the bound where it is the smaller one."""
+    max_start_wait_s: float = Field(default=120.0, ge=0)
+    """How long one may wait while nobody serves and workers are coming: they start, or autoscaling will start some. Promises count from
+    when the first is there. 0: it gets 503 at once. So it does where nobody is coming, or not in time."""
 
 
-class RetryConfig(_Section):
+class RetryConfig(Section):
     """How a request is carried on after a worker that had it was lost."""
 
     max_losses: int = Field(default=3, ge=1)
@@ -166,7 +166,7 @@ class RetryConfig(_Section):
     """How long a request that lost its worker waits for another one: as long as a worker may take to load."""
 
 
-class ApiKeysConfig(_Section):
+class ApiKeysConfig(Section):
     """Where the clients' keys are: in an environment variable of the routers, or a file on their nodes. Neither: nobody needs one.
 
     Both hold lines or comma-separated entries ``name=key``, or just ``key``.
@@ -189,7 +189,7 @@ class ApiKeysConfig(_Section):
         return bool(self.env or self.file)
 
 
-class RouterConfig(_Section):
+class RouterConfig(Section):
     """The routers: vLLM's OpenAI server, and the choice of workers behind it."""
 
     replicas: int = Field(default=1, ge=1)
@@ -258,7 +258,7 @@ Wish = Literal["class", "ttft", "tpot", "deadline", "priority"]
 """What a client may ask for itself."""
 
 
-class Promise(_Section):
+class Promise(Section):
     """What requests of one class are promised, and how soon they are served. Unset: as fast as it goes."""
 
     ttft_s: float | None = Field(default=None, gt=0)
@@ -271,7 +271,7 @@ class Promise(_Section):
     """Smaller goes first."""
 
 
-class TenantConfig(_Section):
+class TenantConfig(Section):
     """What one tenant may: the clients with one API key, or with one name in ``router.tenant_header``."""
 
     weight: float = Field(default=1.0, ge=0.01, le=100)
@@ -328,7 +328,7 @@ class Objectives(Promise):
         return self if name == "default" else self.classes.get(name)
 
 
-class BatonConfig(_Section):
+class BatonConfig(Section):
     """All of ``args``. Only ``model`` has to be there: the rest then serves it on one CPU worker per pool."""
 
     model: str = Field(min_length=1)
@@ -347,6 +347,10 @@ class BatonConfig(_Section):
     """What clients talk to."""
     objectives: Objectives = Field(default_factory=Objectives)
     """What they are promised."""
+    autoscaling: AutoscalingConfig = Field(default_factory=AutoscalingConfig)
+    """How many workers of each pool there are, if not always the same number."""
+    tracing: TracingConfig = Field(default_factory=TracingConfig)
+    """Where spans of requests go, if anywhere."""
     host: str | None = Field(default=None, min_length=1)
     """The address that workers bind and others reach them at. Unset: the address Ray knows the node by. ``127.0.0.1`` keeps
     a cluster of one machine to itself."""
@@ -394,6 +398,30 @@ class BatonConfig(_Section):
             # vLLM copies to such a buffer up to the end of the prompt only; a request that goes on elsewhere has more.
             raise ValueError("`buffer_device: cpu` beside GPUs would lose part of the KV of requests that are moved; leave it out")
         return transfer
+
+    @field_validator("autoscaling")
+    @classmethod
+    def _can_be_scaled(cls, scaling: AutoscalingConfig, info: ValidationInfo) -> AutoscalingConfig:
+        pools = {role: pool for role in Role if (pool := info.data.get(role)) is not None}
+        objectives = info.data.get("objectives")
+        if not scaling.enabled or len(pools) < len(Role) or objectives is None:
+            return scaling
+        for name in ("ttft_s", "tpot_s"):
+            if getattr(scaling.objective, name) is None and getattr(objectives, name) is None:
+                raise ValueError(f"what are there to be enough workers for? Set `objective.{name}` here, or `objectives.{name}`")
+        for role, pool in pools.items():
+            limits = scaling.range(role)
+            if not limits.min <= pool.count <= limits.max:
+                raise ValueError(
+                    f"`{role}` begins with its `count` of {pool.count} workers, which is not within {limits.min} to {limits.max}; "
+                    f"change `count`, or `{role}.min` and `{role}.max` here"
+                )
+        least = sum(scaling.range(role).min * pool.scaled_by for role, pool in pools.items())
+        if scaling.gpu_budget is not None and least > scaling.gpu_budget:
+            raise ValueError(
+                f"`gpu_budget` is {scaling.gpu_budget:g}, and both pools take {least:g} at the least; raise it, or lower `min`"
+            )
+        return scaling
 
     @field_validator("decode")
     @classmethod

@@ -3,6 +3,7 @@
 BatonError
 |- ConfigError          mend the configuration; says which field and how
 |- NotReadyError        wait ``retry_after_s`` and try again
+|- WorkerUnfitError     this worker cannot be told to do this; it goes on as it was
 |- WorkerLostError      the worker is gone; what it was doing may be tried elsewhere
 `- EngineFailedError    the engine could not do this request; do not repeat it blindly
 """
@@ -41,6 +42,19 @@ class NotReadyError(BatonError):
 
     def __str__(self) -> str:
         return f"{self.what}; try again in {self.retry_after_s:.0f} s"
+
+
+class WorkerUnfitError(BatonError):
+    """A worker cannot be made to do what was asked. Nothing has changed."""
+
+    def __init__(self, worker: str, wish: str, reason: str) -> None:
+        super().__init__(worker, wish, reason)
+        self.worker = worker
+        self.wish = wish
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.worker} cannot {self.wish}: {self.reason}"
 
 
 class WorkerLostError(BatonError):

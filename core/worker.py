@@ -23,6 +23,8 @@ class WorkerState(StrEnum):
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
+    SLEEPING = "sleeping"
+    """Its engine has given its memory back and can be woken; no router sees it."""
     GONE = "gone"
 
 
@@ -35,6 +37,8 @@ class EngineFacts(msgspec.Struct, frozen=True):
     max_model_len: int
     max_num_seqs: int
     max_num_batched_tokens: int
+    can_sleep: bool = False
+    """Whether it can give its memory back, and be woken in less time than it took to load."""
 
 
 class OthersLoad(msgspec.Struct, frozen=True):

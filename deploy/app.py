@@ -43,8 +43,8 @@ def build(args: dict[str, Any]) -> Application:
 
     Raises pydantic's ValidationError, and ConfigError for names that are looked up elsewhere.
 
-    The controller starts the workers; the routers can be asked at once and answer 503 until a worker is ready. A router that is
-    replaced has ``router.drain_timeout_s`` to finish its streams. `baton up` replaces routers only for what concerns them;
+    The controller starts the workers; the routers can be asked at once, and hold what they are asked until a worker is ready. A router
+    that is replaced has ``router.drain_timeout_s`` to finish its streams. `baton up` replaces routers only for what concerns them;
     `serve deploy` replaces every replica of an application whose ``args`` have changed in any way.
     """
     config = BatonConfig.model_validate(args)
@@ -75,7 +75,7 @@ def build(args: dict[str, Any]) -> Application:
 
 def routers_config(config: BatonConfig) -> dict[str, Any]:
     """The configuration as routers get it: without what only the controller reads, so that its changes are none for them."""
-    plain = config.model_dump(mode="json")
+    plain = config.model_dump(mode="json", exclude={"autoscaling"})
     for role in Role:
         plain[str(role)] = {name: value for name, value in plain[str(role)].items() if name not in CONTROLLERS_OWN}
     return plain

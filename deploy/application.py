@@ -93,7 +93,7 @@ class Deployment:
         self._give_up_on_failures(status)
         for worker in status["workers"]:
             self._report(worker, seen)
-        waited_for = [w["worker"] for w in status["workers"] if w["state"] != "ready"]
+        waited_for = [w["worker"] for w in status["workers"] if w["state"] not in {"ready", "sleeping"}]
         assert self._deploying is not None
         if self._deploying.is_alive():
             waited_for.append("router")
@@ -101,7 +101,8 @@ class Deployment:
             seen["router"] = "said"
             self._progress.say(f"{'router':<16} ready at http://{self._file.http_host}:{self._file.http_port}{self._file.route_prefix}")
         self._progress.wait_for("waiting for " + ", ".join(waited_for) if waited_for else "")
-        wanted = sum(self._file.config.pool(role).count for role in Role)
+        config = self._file.config  # a scaled pool has the number that scaling has made of it, perhaps before this `up`
+        wanted = sum(status["wanted"].values()) if config.autoscaling.enabled else sum(config.pool(role).count for role in Role)
         ready = sum(worker["state"] == "ready" for worker in status["workers"])
         return ready >= wanted and not waited_for
 

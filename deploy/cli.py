@@ -6,13 +6,28 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from deploy import cmd_check_config, cmd_demo, cmd_demo_model, cmd_down, cmd_drain, cmd_env, cmd_status, cmd_up
+from deploy import (
+    cmd_check_config,
+    cmd_demo,
+    cmd_demo_model,
+    cmd_down,
+    cmd_drain,
+    cmd_env,
+    cmd_relabel,
+    cmd_scaling,
+    cmd_status,
+    cmd_top,
+    cmd_up,
+)
 
 COMMANDS = [
     cmd_demo,
     cmd_up,
     cmd_status,
+    cmd_top,
+    cmd_scaling,
     cmd_drain,
+    cmd_relabel,
     cmd_down,
     cmd_check_config,
     cmd_env,
@@ -24,7 +39,9 @@ examples:
   baton demo                                        see it work on this machine
   baton up deploy/config/cpu-demo.yaml              serve what a file asks for, until Ctrl-C
   baton status                                      who is there, and how busy
+  baton top                                         what goes on and why, live
   baton drain --all                                 restart every worker, one by one, without losing a request
+  baton relabel prefill-0b11d0 decode               move a worker to the other pool, without a restart
   baton check-config deploy/config/cpu-demo.yaml    is this file right, and what does it ask for?
   baton COMMAND --help                              more, with examples
 """

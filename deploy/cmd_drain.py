@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import sys
 import time
 from typing import Any
 
 from core.ids import WorkerId
+from deploy.on_ray import POLL_S, add_arguments, first_status, on_cluster
 from deploy.progress import Progress
 
 EXAMPLES = """\
@@ -21,9 +20,6 @@ examples:
 
 `baton status` lists the workers. Running requests have the pool's `drain_timeout_s` to finish; the rest is continued by other workers.
 """
-_POLL_S = 0.3
-_BOARD_S = 15.0
-"""For a first sign of the controller; a restarted one finds the workers before it posts anything."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,8 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("workers", nargs="*", metavar="WORKER", help="a worker's name, as in `baton status`")
     parser.add_argument("--all", action="store_true", help="every worker, the next only when all are ready again")
-    parser.add_argument("--address", help="a Ray cluster (auto, or host:port) instead of the running `baton up`")
-    parser.add_argument("--app", help="the application's name (default: that of the running `baton up`, or baton)")
+    add_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -46,46 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
     if bool(arguments.workers) == arguments.all:
         print("name the workers to drain, or say --all; `baton status` lists them", file=sys.stderr)
         return 2
-    found = _cluster(arguments)
-    if found is None:
-        print("nothing of yours is up on this machine; start it with `baton up FILE`, or name a Ray cluster: --address", file=sys.stderr)
-        return 1
-    address, app = found
-    from deploy import environment
-
-    environment.prepare(on_one_machine=False)
-    if not arguments.address:  # a Ray that `ray.init` has started wants a token, and whoever connects has to know that by itself
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    import ray
-
-    progress = Progress()
-    progress.wait_for(f"connecting to Ray at {address}")
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        return _drain(app, [WorkerId(name) for name in arguments.workers], progress)
-    except (ConnectionError, RuntimeError) as error:
-        progress.say(f"failed: {error}")
-        return 1
-    finally:
-        progress.end()
-        ray.shutdown()
-
-
-def _cluster(arguments: argparse.Namespace) -> tuple[str, str] | None:
-    """The Ray cluster's address and the application's name."""
-    if arguments.address:
-        return arguments.address, arguments.app or "baton"
-    from deploy import run_state
-    from deploy.local_ray import address_of
-
-    state = run_state.read()
-    address = state and address_of(state.pid)
-    return (address, arguments.app or state.app) if state and address else None
+    return on_cluster(arguments, lambda app, progress: _drain(app, [WorkerId(name) for name in arguments.workers], progress))
 
 
 def _drain(app: str, names: list[WorkerId], progress: Progress) -> int:
     """``names`` at once, or, where none are given, every worker one after the other."""
-    status = _first_status(app, progress)
+    status = first_status(app, progress)
     if status is None:
         return 1
     known = [WorkerId(worker["worker"]) for worker in status["workers"] if worker["state"] != "gone"]
@@ -104,19 +65,6 @@ def _drain(app: str, names: list[WorkerId], progress: Progress) -> int:
             return 1
     progress.say("done: every worker is ready")
     return 0
-
-
-def _first_status(app: str, progress: Progress) -> dict[str, Any] | None:
-    from cluster import board
-
-    progress.wait_for(f"looking for {app}")
-    deadline = time.monotonic() + _BOARD_S
-    while (status := board.read(app)) is None:
-        if time.monotonic() > deadline:
-            progress.say(f"failed: there is no application {app!r} on this cluster, or its controller has not started; see --app")
-            return None
-        time.sleep(_POLL_S)
-    return status
 
 
 def _replaced(app: str, workers: list[WorkerId], progress: Progress) -> bool:
@@ -148,13 +96,13 @@ def _settled(app: str, progress: Progress, without: set[WorkerId] | None = None)
         if not going and _complete(status):
             return status
         progress.wait_for(_waiting(there, going))
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
     progress.say(f"failed: {app} has been taken down")
     return None
 
 
 def _complete(status: dict[str, Any]) -> bool:
-    states = [(worker["role"], worker["state"]) for worker in status["workers"]]
+    states = [(worker["role"], worker["state"]) for worker in status["workers"] if worker["state"] != "sleeping"]
     exact = all(states.count((role, "ready")) == count for role, count in status["wanted"].items())
     return exact and all(state == "ready" for _, state in states)
 

@@ -35,23 +35,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from deploy import run_state
-
-    url = arguments.url
-    if url is None:
-        state = run_state.read()
-        if state is None:
-            print("nothing of yours is up on this machine; start it with `baton up FILE`, or name a router: --url", file=sys.stderr)
-            return 1
-        url = state.url
-    try:
-        status = ask(url)
-    except urllib.error.HTTPError as error:
-        print(f"{url}: {error.code} {error.reason}{_HINTS.get(error.code, '')}", file=sys.stderr)
+    asked = asked_router(arguments.url, "status")
+    if asked is None:
         return 1
-    except (urllib.error.URLError, TimeoutError, json.JSONDecodeError) as error:
-        print(f"{url} does not answer ({error}); is it still starting? See the terminal or log of `baton up`", file=sys.stderr)
-        return 1
+    url, status = asked
     print(json.dumps(status, indent=2) if arguments.json else table(status, url))
     ready = {role: sum(w["role"] == role and w["state"] == "ready" for w in status["workers"]) for role in status["wanted"]}
     return 0 if all(ready[role] >= wanted for role, wanted in status["wanted"].items()) else 1
@@ -63,9 +50,28 @@ _HINTS = {
 }
 
 
-def ask(url: str) -> dict[str, Any]:
+def asked_router(url: str | None, what: str) -> tuple[str, dict[str, Any]] | None:
+    """The router's address, that of the running `baton up` where none is given, and its answer; None where there is none, which is said."""
+    from deploy import run_state
+
+    if url is None:
+        state = run_state.read()
+        if state is None:
+            print("nothing of yours is up on this machine; start it with `baton up FILE`, or name a router: --url", file=sys.stderr)
+            return None
+        url = state.url
+    try:
+        return url, ask(url, what)
+    except urllib.error.HTTPError as error:
+        print(f"{url}: {error.code} {error.reason}{_HINTS.get(error.code, '')}", file=sys.stderr)
+    except (urllib.error.URLError, TimeoutError, json.JSONDecodeError) as error:
+        print(f"{url} does not answer ({error}); is it still starting? See the terminal or log of `baton up`", file=sys.stderr)
+    return None
+
+
+def ask(url: str, what: str = "status") -> dict[str, Any]:
     """What a router's controller knows. Raises urllib's errors, TimeoutError and JSONDecodeError."""
-    request = urllib.request.Request(f"{url.rstrip('/')}/v1/baton/status")
+    request = urllib.request.Request(f"{url.rstrip('/')}/v1/baton/{what}")
     if key := os.environ.get(API_KEY):
         request.add_header("authorization", f"Bearer {key}")
     with urllib.request.urlopen(request, timeout=10) as answer:

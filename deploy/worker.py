@@ -8,7 +8,9 @@ from pathlib import Path
 
 from cluster.admission import Admission
 from cluster.channel import WorkerEnd
+from cluster.leg_spans import LegSpans
 from cluster.messages import LegKind
+from cluster.otlp import otlp_export
 from cluster.runtime import WorkerRuntime
 from cluster.spec import WorkerSpec
 from cluster.whole import WholeLegs
@@ -45,6 +47,7 @@ def build_worker(spec: WorkerSpec, node_address: str) -> WorkerRuntime:
         clock=time.monotonic,
         step_prior=expected.step_model(config, spec.role),
         block_seed=seed_of(spec.router_keys.secret),
+        spans=LegSpans(spec.worker, otlp_export(config.tracing, "baton-worker", spec.worker, os.environ), config.tracing.flush_timeout_s),
     )
 
 

@@ -124,6 +124,15 @@ class Engine(ABC):
     async def utility(self, method: str, *args: Any) -> Any:
         """Calls one of the engine core's own utilities, e.g. ``reset_prefix_cache``. Raises EngineFailedError."""
 
+    @abstractmethod
+    async def sleep(self) -> None:
+        """Gives back its memory, and forgets what it has cached. Only for an engine without requests and leases, and with
+        ``EngineFacts.can_sleep``. Until ``wake`` nothing may be added. Raises EngineFailedError."""
+
+    @abstractmethod
+    async def wake(self) -> None:
+        """Takes its memory again; returns when requests can be added. Cancelling it leaves nobody knows what. Raises EngineFailedError."""
+
     @property
     @abstractmethod
     def stats(self) -> EngineStats:

@@ -50,6 +50,8 @@ class SimulatedEngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=T
     lease_s: float = 10.0
     """How long a finished prefill's blocks are kept since the last word from a reader."""
     startup_s: float = 0.0
+    wake_s: float | None = None
+    """How long it takes to wake from its sleep; None: it cannot sleep."""
     slowdown: float = 1.0
     """Wall seconds in one of the simulation's: steps, links, leases and the start all take so many times as long, and the routers' clocks
     go as slow (``core.pace``), so that a large cluster runs truly on a small machine. What is told in seconds is the simulation's."""
@@ -71,6 +73,8 @@ class SimulatedEngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=T
         for name in ("mean_output_tokens", "kv_bytes_per_token", "link_gbps", "link_latency_s", "startup_s"):
             if getattr(self, name) < 0:
                 raise ConfigError("must not be below 0", name)
+        if (self.wake_s or 0.0) < 0:
+            raise ConfigError("must not be below 0", "wake_s")
         if self.long_prefill_threshold_tokens < 0:
             raise ConfigError("must not be below 0", "long_prefill_threshold_tokens")
         if not 0 <= self.watermark < 1:
@@ -101,4 +105,5 @@ class SimulatedEngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=T
             max_model_len=self.max_model_len,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,
+            can_sleep=self.wake_s is not None,
         )

@@ -73,6 +73,7 @@ class SimulatedEngine(Engine):
         self._pulls: dict[LegId, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
+        self._asleep = False
         self._closed = False
 
     async def start(self, progress: Progress) -> EngineFacts:
@@ -132,8 +133,19 @@ class SimulatedEngine(Engine):
             case "reset_mm_cache" | "reset_encoder_cache":
                 return None
             case "is_sleeping" | "is_scheduler_paused":
-                return False
+                return self._asleep
         raise EngineFailedError(f"the simulated engine has no utility {method!r}")
+
+    async def sleep(self) -> None:
+        if self._config.wake_s is None:
+            raise EngineFailedError("the simulated engine is not configured to sleep; see `wake_s`")
+        self._scheduler.clear_cache()
+        self._asleep = True
+        self._wake.set()
+
+    async def wake(self) -> None:
+        await self._sleep(self._config.wake_s or 0.0)
+        self._asleep = False
 
     @property
     def stats(self) -> EngineStats:

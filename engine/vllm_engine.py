@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 RELEASE_KEY = "baton_release"
 """In ``kv_transfer_params`` of a request added with ``abort_immediately``: the legs to release. ``kv_transfer.connector`` reads it."""
 
+_WEIGHTS_TO_HOST = 1
+"""vLLM's sleep level: weights go to the host's memory, from where they are back in seconds, and the KV cache is forgotten."""
+
+VLLM_TRACES = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 _EVENT_LIMIT = 10_000
 """KV event messages kept for a reader that is behind, or absent; it then sees a hole in the sequence."""
 
@@ -86,6 +90,8 @@ class VllmEngine(Engine):
             enable_kv_cache_events=True, publisher="zmq", endpoint=f"ipc://{self._events_path}", topic="kv"
         )
         config = AsyncEngineArgs(**arguments).create_engine_config()
+        if endpoint := config.observability_config.otlp_traces_endpoint:
+            os.environ[VLLM_TRACES] = endpoint  # where vLLM's processes look for it: its own front half, which we leave out, sets it
         self._subscribe()
         progress("loading the model")
         self._client = EngineCoreClient.make_async_mp_client(config, Executor.get_class(config), log_stats=True)
@@ -98,6 +104,7 @@ class VllmEngine(Engine):
             max_model_len=config.model_config.max_model_len,
             max_num_seqs=config.scheduler_config.max_num_seqs,
             max_num_batched_tokens=config.scheduler_config.max_num_batched_tokens,
+            can_sleep=config.model_config.enable_sleep_mode and self._kv_transfer is None,
         )
 
     def _subscribe(self) -> None:
@@ -174,6 +181,14 @@ class VllmEngine(Engine):
     async def utility(self, method: str, *args: Any) -> Any:
         with _as_engine_failure():
             return await self._core.call_utility_async(method, *args)
+
+    async def sleep(self) -> None:
+        # Not with NIXL: it has the cache's memory registered with the network, as its peers have, and what vLLM gives back and takes
+        # again is other memory at the same address.
+        await self.utility("sleep", _WEIGHTS_TO_HOST)
+
+    async def wake(self) -> None:
+        await self.utility("wake_up")
 
     @property
     def stats(self) -> EngineStats:

@@ -23,8 +23,9 @@ from router.decision_note import current_note
 from router.dispatcher import Dispatcher
 from router.early_refusal import refusal_text
 from router.events import FailKind
+from router.http_trace import current_trace
 from router.members import Members
-from router.service import current_service
+from router.service import WantedService, current_service
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,8 @@ class ClusterClient(EngineCoreClient):
     engine_ranks_managed = (0,)
     resources = SimpleNamespace(engine_dead=False)
 
-    def __init__(self, retry_after_s: float) -> None:
+    def __init__(self) -> None:
         self._outputs: asyncio.Queue[list[EngineCoreOutput]] = asyncio.Queue()
-        self._retry_after_s = retry_after_s
         self._dispatcher: Dispatcher | None = None
         self._members: Members | None = None
         self._abort_outcome = "stopped"
@@ -59,16 +59,24 @@ class ClusterClient(EngineCoreClient):
         self._outputs.put_nowait(outputs)
 
     def check_admission(self, requests: int) -> None:
-        """Raises vLLM's HTTP error 503 when no worker could take a request now, 429 when too many wait already."""
+        """Raises vLLM's HTTP error 503 when there is no worker and none to wait for, 429 when too many wait already."""
         assert self._dispatcher is not None
         service = current_service()
-        if not self._dispatcher.has_ready_worker:
-            self._dispatcher.tally.refused(Why.NO_WORKER, service, requests)
-            refusal = NotReadyError("no worker is ready", math.ceil(self._retry_after_s))
+        if (nobody := self._dispatcher.nobody(service)) is not None:
+            self._refused(Why.NO_WORKER, service, requests)
+            refusal = NotReadyError(nobody, math.ceil(self._dispatcher.retry_after_s()))
+            if (note := current_note()) is not None:
+                note.retry_after_s = refusal.retry_after_s
             raise GracefulHTTPError(str(refusal), HTTPStatus.SERVICE_UNAVAILABLE)
         if overload := self._dispatcher.overload(requests, service):
-            self._dispatcher.tally.refused(overload.why, service, requests)
+            self._refused(overload.why, service, requests)
             raise GracefulHTTPError(refusal_text(overload, self._dispatcher.retry_after_s()), HTTPStatus.TOO_MANY_REQUESTS)
+
+    def _refused(self, why: Why, service: WantedService, requests: int) -> None:
+        assert self._dispatcher is not None
+        self._dispatcher.tally.refused(why, service, requests)
+        if (trace := current_trace()) is not None:
+            trace.refused(why)
 
     def failure(self, client_request: str) -> GracefulHTTPError:
         """Why a request of this client ended with an error, as the error its client is to get."""
@@ -77,7 +85,7 @@ class ClusterClient(EngineCoreClient):
         if fail is None:
             return GracefulHTTPError("the engine reported an error for this request", HTTPStatus.INTERNAL_SERVER_ERROR)
         if (note := current_note()) is not None:
-            note.retry_after_s = fail.retry_after_s
+            note.retry_after_s, note.status, note.reason = fail.retry_after_s, _STATUS[fail.kind], fail.reason
         return GracefulHTTPError(fail.reason, _STATUS[fail.kind])
 
     async def get_supported_tasks_async(self) -> tuple[SupportedTask, ...]:

@@ -14,6 +14,10 @@ class DecisionNote:
     """The short form of a decision."""
     retry_after_s: float | None = None
     """When a request that was given up may come again; None: nobody has said."""
+    status: int | None = None
+    """The HTTP status that says why one was given up; None: none was."""
+    reason: str = ""
+    """The same in words."""
 
 
 _note: ContextVar[DecisionNote | None] = ContextVar("decision_note", default=None)

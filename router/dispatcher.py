@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from cluster.coming import Coming
 from cluster.messages import Failed, FromWorker, MoveLegs, Pulse, StepOutputs
 from cluster.messages import Refused as RefusedMessage
 from core.ids import RequestId, WorkerId
 from core.metrics.predictions import PredictionNumbers
 from core.metrics.words import Decided
+from core.worker import WorkerCard
 from engine.vllm_codec import OutputsCodec, RequestCodec
 from engine.vllm_outputs import error_output
 from router import events as e
@@ -24,6 +26,7 @@ from router.balancer.balancer import Balancer
 from router.entry import Entry
 from router.failures import Failures
 from router.foresight import Foresight
+from router.handovers import Handovers
 from router.intake import take_in
 from router.legs import Legs
 from router.limits import Limits
@@ -33,6 +36,7 @@ from router.placing import Placing
 from router.plan import View
 from router.queue import RequestQueue
 from router.reason import Reason
+from router.request_spans import request_spans
 from router.retry import Retry
 from router.service import ORDINARY, WantedService
 from router.steps import Steps
@@ -70,6 +74,7 @@ class Dispatcher:
     ) -> None:
         """``stopwatch`` times decisions; real seconds also where ``clock`` is not."""
         self.timelines = TimelineBook()
+        self.handovers = Handovers()
         self.tally = tally = tally or RouterTally()
         self._stopwatch = stopwatch
         self._clock = clock
@@ -86,7 +91,9 @@ class Dispatcher:
         self._legs = legs = Legs(workers, foresight, clock)
         self._room = room = WaitingRoom(limits, self._entries, workers, legs, clock, later, self._tell)
         self._placing = Placing(balancer, foresight, workers, room, clock, hopeless=limits.queue.refuse_hopeless)
-        self._steps = Steps(outputs_codec or OutputsCodec(), workers, legs, room, foresight, outbox, tally, clock, self._act)
+        self._steps = Steps(
+            outputs_codec or OutputsCodec(), workers, legs, room, foresight, outbox, tally, self.handovers, clock, self._act
+        )
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
@@ -94,6 +101,14 @@ class Dispatcher:
         """The worker can be sent legs as soon as its link is up. ``seed`` is what the cluster's block keys are made with."""
         self._workers.enter(link)
         self._foresight.entered(link.card, seed)
+
+    def awaits(self, coming: Coming) -> None:
+        """Told who will serve beside those that do."""
+        self._room.awaited.told(coming, self._clock())
+
+    def link_changed(self) -> None:
+        """A worker has another role or state: there may be a place now for one that waits. Nothing that runs is touched."""
+        self._room.wake()
 
     def link_closed(self, worker: WorkerId, reason: str) -> None:
         """The worker is no member any more; its legs are lost."""
@@ -109,6 +124,8 @@ class Dispatcher:
         self._workers.lost(worker)
         self._foresight.lost(worker)
         for entry in list(self._entries.values()):
+            if entry.track is not None:
+                entry.track.lost(worker, reason)
             if self._legs.lost(entry, worker):
                 self._tell(entry, e.WorkerLost(worker, reason))
 
@@ -117,14 +134,23 @@ class Dispatcher:
         return self._workers.view()
 
     @property
-    def has_ready_worker(self) -> bool:
-        """Whether anybody could be given a request at all, with room or without."""
-        return self._workers.any_ready
+    def unreachable(self) -> Sequence[WorkerCard]:
+        """Members of the cluster that this router cannot reach now."""
+        return self._workers.unreachable
+
+    def nobody(self, service: WantedService = ORDINARY) -> str | None:
+        """Why a new request that is to get ``service`` has nobody to wait for, in words for its client; None: it has somebody."""
+        return self._room.nobody(service)
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def decoding(self) -> int:
+        """Requests whose client has a first token and not the last. Looks at all of them: for scrapes."""
+        return sum(entry.timeline.first_token_s is not None for entry in self._entries.values())
 
     @property
     def outstanding_legs(self) -> int:
@@ -135,6 +161,11 @@ class Dispatcher:
     def queue(self) -> RequestQueue:
         """The requests that wait for a worker."""
         return self._room.queue
+
+    @property
+    def now_s(self) -> float:
+        """The clock that timelines begin on."""
+        return self._clock()
 
     @property
     def oldest_waiting_s(self) -> float:
@@ -210,6 +241,8 @@ class Dispatcher:
             for leg in message.legs:
                 if (owner := self._legs.owner(leg)) is not None:
                     self._legs.ended(leg)
+                    if owner.track is not None:
+                        owner.track.trouble(leg, "failed", message.reason)
                     self._tell(owner, e.LegFailed(leg, f"the engine of {worker} failed: {message.reason}"))
         elif isinstance(message, MoveLegs):
             for leg in message.legs:
@@ -233,8 +266,12 @@ class Dispatcher:
                 if not self._legs.send(entry, instruction):
                     self._leg_refused(entry, e.Refused(instruction.leg, f"{instruction.worker} cannot be reached any more"))
             elif isinstance(instruction, i.Wait):
+                if entry.track is not None:
+                    entry.track.waits(self._clock(), entry.flow.kept is not None)
                 self._room.enter(entry)
             elif isinstance(instruction, i.Pause):
+                if entry.track is not None:
+                    entry.track.asks(self._clock(), kept=False)
                 entry.timers.append(self._later(instruction.pause_s, lambda: self._room.wake_one(entry)))
             elif isinstance(instruction, i.AbortLeg):
                 self._legs.abort(instruction.leg, instruction.worker)
@@ -244,6 +281,8 @@ class Dispatcher:
                 self._forget(entry)
 
     def _plan(self, entry: Entry, order: i.AskPlan) -> None:
+        if entry.track is not None:
+            entry.track.asks(self._clock(), order.keeper is not None)
         began_s = self._stopwatch()
         event = self._placing.decide(entry, order)
         self.tally.decided(_DECIDED[type(event)], self._stopwatch() - began_s)
@@ -253,6 +292,8 @@ class Dispatcher:
 
     def _leg_refused(self, entry: Entry, event: e.Refused) -> None:
         entry.timeline.refusals += 1
+        if entry.track is not None:
+            entry.track.trouble(event.leg, "refused", event.reason)
         worker = entry.flow.legs.get(event.leg)
         if worker is not None:
             self.tally.leg_refused(worker, self._workers.role(worker))
@@ -276,4 +317,6 @@ class Dispatcher:
             timer.cancel()
         del self._entries[entry.flow.request]
         self.tally.ended(timeline, entry.service, entry.fail)
+        if entry.track is not None:
+            entry.track.http.export(request_spans(entry.track, timeline, entry.service, entry.fail))
         self._room.end_trial(entry)

@@ -19,6 +19,7 @@ from router.service import ORDINARY, WantedService
 from router.tally import Meter
 from router.timeline import Timeline
 from router.timers import Timer
+from router.track import Track
 from router.waiting import Rank
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Entry:
     """Since when no worker has worked on it, however often it was tried meanwhile: its place in the queue."""
     entered_s: float | None = None
     """Since when it has been in the queue."""
+    counts_from_s: float | None = None
+    """It came when nobody served: when somebody did at last, or infinite. What it was promised counts from then."""
     again_s: float | None = None
     """It waits by choice, and is to be decided on again then; or when one of ``awaited``, which are full, has room."""
     awaited: Sequence[WorkerId] = ()
@@ -67,6 +70,8 @@ class Entry:
     """When its client was last given tokens."""
     fail: Fail | None = None
     """Why it was given up."""
+    track: Track | None = None
+    """What is told of it as a trace; None: nothing is."""
 
     def placed(self, ask: Ask, chosen: Scored) -> None:
         """It has a plan."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray import serve
 
 from cluster.membership import Membership
 from cluster.metrics_listener import MetricsListener
+from cluster.otlp import otlp_export
 from core.config import BatonConfig
 from core.ids import RouterId
 from core.metrics.exposition import ReadingCollector
@@ -35,6 +37,7 @@ class Router:
         from router.dispatcher import Dispatcher
         from router.foresight import Foresight
         from router.front_half import RouterLLM, build_server, connect_server, front_half_config
+        from router.http_trace import Traced
         from router.keys import KeyRing
         from router.members import Members
         from router.objectives import Promises
@@ -45,7 +48,7 @@ class Router:
         settings = BatonConfig.model_validate(config)
         keys = KeyRing(settings.router.api_keys) if settings.router.api_keys.wanted else None  # first: without them, nothing starts
         self.name = RouterId(f"router-{serve.get_replica_context().replica_tag}")
-        client = ClusterClient(settings.router.retry_after_s)
+        client = ClusterClient()
         foresight = Foresight.of_config(settings)
         balancer = make_balancer(settings.router.policy, random.Random(), foresight.predictor)
         retry = Retry(settings.router.retry.max_losses, settings.router.retry.backoff_s, random.random)
@@ -56,8 +59,10 @@ class Router:
             balancer, client.deliver, pace.now, limits=limits, retry=retry, later=pace.later, foresight=foresight, tally=tally
         )
 
+        self._spans = otlp_export(settings.tracing, "baton-router", self.name, os.environ)
+        self._flush_timeout_s = settings.tracing.flush_timeout_s
         # Serve gives each request to some replica: `/metrics` through it is of whichever that is. So each also listens by itself.
-        prometheus_client.REGISTRY.register(ReadingCollector(lambda: readings(self.dispatcher)))
+        prometheus_client.REGISTRY.register(ReadingCollector(lambda: readings(self.dispatcher, self._spans)))
         self._listener = MetricsListener(prometheus_client.REGISTRY, settings.host or ray.util.get_node_ip_address())
         metrics_address = await self._listener.open()
 
@@ -74,6 +79,11 @@ class Router:
             async with asyncio.timeout(5.0):
                 found: list[dict[str, Any]] = await controller.targets.remote()
             return found
+
+        async def scaling(last: int) -> dict[str, Any]:
+            async with asyncio.timeout(5.0):
+                plans: dict[str, Any] = await controller.scaling.remote(last)
+            return plans
 
         self.members = Members(
             self.name, self.dispatcher, fetch, hello_s=settings.router.heartbeat_s, silence_s=settings.router.worker_timeout_s
@@ -94,7 +104,11 @@ class Router:
             overload=self.dispatcher.refusal,
             promises=Promises.of_config(settings),
             targets=targets,
+            scaling=scaling,
         )
+
+        if self._spans is not None:
+            self._app = Traced(self._app, self._spans.put, settings.tracing.sample, settings.engine.slowdown, clock=pace.now)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app
@@ -103,3 +117,5 @@ class Router:
         self._listener.close()
         await self.members.close()
         self._llm.shutdown()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close, self._flush_timeout_s)

@@ -10,9 +10,11 @@ from engine.vllm_codec import RequestCodec
 from router.decision_note import current_note
 from router.entry import Entry
 from router.flow import Flow
+from router.http_trace import current_trace
 from router.retry import Retry
 from router.service import current_service
 from router.timeline import Timeline
+from router.track import Track
 from router.traits import traits
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def take_in(request: EngineCoreRequest, codec: RequestCodec, retry: Retry, now_s: float) -> Entry:
-    """A request with a flow and a timeline of its own, not begun; with the service and the note of the context this is called in.
+    """A request with a flow and a timeline of its own, not begun; with service, note and trace of the context this is called in.
 
     Changes the request: nothing of a client's reaches the transfer of KV, and what its service says is for the engine, too.
     """
@@ -40,4 +42,8 @@ def take_in(request: EngineCoreRequest, codec: RequestCodec, retry: Retry, now_s
         max_tokens=(sampling.max_tokens if sampling else None) or 0,
         split_reason=how.reason,
     )
-    return Entry(request, Flow(name, how, retry), timeline, codec.encode(request), service, note=current_note())
+    http = current_trace()
+    track = None if http is None else Track.of(http, now_s)
+    if track is not None:
+        timeline.trace_id = track.context.trace_id
+    return Entry(request, Flow(name, how, retry), timeline, codec.encode(request), service, note=current_note(), track=track)

@@ -177,7 +177,7 @@ class Lanes:
     def oldest_s(self, service: WantedService, now: float) -> float:
         """How long the one has waited that has done so for longest among those whom such a request would stand behind; 0: there is none."""
         line = self._lanes.get(Lane(service.priority, False), {}).get(service.tenant)
-        return max((now - place.waiting.since_s for place in line.places), default=0.0) if line else 0.0
+        return max((now - place.waiting.counted_since_s for place in line.places), default=0.0) if line else 0.0
 
     def _before(self, line: _Line, service: WantedService, now: float) -> list[_Place]:
         """Those of a line that are more urgent than a new request."""

@@ -9,8 +9,11 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from router.decision_note import current_note
+
 _ANTHROPIC_ERROR = b"event: error\n"
 _OPENAI_ERROR = b'data: {"error"'
+_ANTHROPIC_TYPES = {429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error"}
 _LONGEST = 64 * 1024
 """Bytes of an event that are looked at. An error is a sentence."""
 
@@ -21,6 +24,9 @@ class LateStart:
     vLLM says 200 when it begins to wait for the engine. If the first bytes are an error event, the error's own status and a
     JSON body are sent in its place, and what follows in the stream is dropped. Everything else goes on as it comes; one
     message is held, never more. Events behind the first byte stay events: a status cannot be taken back.
+
+    Anthropic's error events have no status, and what vLLM makes of a request that was given up is lost in its translation: of those
+    the note knows better.
 
     Not for ``/v1/responses``, whose first event says that the response was created, long before anything can fail.
     """
@@ -85,8 +91,16 @@ def _error_in(chunk: bytes) -> tuple[int, bytes] | None:
     data = event[len(_ANTHROPIC_ERROR) :] if event.startswith(_ANTHROPIC_ERROR) else event
     try:
         value: Any = json.loads(data.removeprefix(b"data: "))
-        # Anthropic's error has no code; vLLM lets no other than its own failures get this far.
-        code = value["error"].get("code", 500) if event.startswith(_ANTHROPIC_ERROR) else value["error"]["code"]
+        code = _given_up(value["error"]) if event.startswith(_ANTHROPIC_ERROR) else value["error"]["code"]
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
     return (code, json.dumps(value).encode()) if isinstance(code, int) and 400 <= code < 600 else None
+
+
+def _given_up(error: dict[str, Any]) -> int:
+    """The status of an error in Anthropic's form, which then also says why."""
+    note = current_note()
+    if note is None or note.status is None:
+        return 500
+    error["type"], error["message"] = _ANTHROPIC_TYPES.get(note.status, "api_error"), note.reason
+    return note.status

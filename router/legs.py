@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.messages import AbortLegs, AddLeg, LegKind
+from cluster.messages import AbortLegs, AddLeg, LegKind, LegTrace
 from core.handle import KVHandle
 from core.ids import LegId, WorkerId
 from router import instructions as i
@@ -52,9 +52,17 @@ class Legs:
         if order.kind is LegKind.PREFILL or handle is None:
             entry.kept_until_s = None
         tokens, emitted = entry.context_tokens, list(order.emitted)
-        message = AddLeg(order.leg, epoch, order.kind, tokens, emitted, order.first_token_counts, handle)
+        trace = self._traced(entry, order, now_s)
+        message = AddLeg(order.leg, epoch, order.kind, tokens, emitted, order.first_token_counts, handle, trace)
         self._workers.send(order.worker, message, entry.frames)
         return True
+
+    def _traced(self, entry: Entry, order: i.SendLeg, now_s: float) -> LegTrace | None:
+        track = entry.track
+        if track is None:
+            return None
+        context = track.sent(order.leg, order.kind, order.worker, entry.timeline.attempts, len(order.emitted), now_s)
+        return LegTrace(context, track.http.anchor.at_ns(now_s))
 
     def can_be_read(self, entry: Entry, handle: KVHandle) -> bool:
         """Whether the lease and the life of the worker that keeps the KV go on; if not, decode computes the prompt itself, at once."""

@@ -44,6 +44,7 @@ class Limits:
                 objectives.horizon_s,
                 objectives.refuse == "hopeless",
                 objectives.makes_way == "longest",
+                waiting.max_start_wait_s,
             ),
             give_up_after_s=router.retry.give_up_after_s,
             request_timeout_s=router.request_timeout_s,

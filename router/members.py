@@ -58,19 +58,24 @@ class Members:
                 log.exception("router: could not follow membership %d", membership.version)
 
     async def follow(self, membership: Membership) -> None:
-        """Opens links to new workers, closes those to gone ones, and passes on state changes."""
+        """Opens links to new workers, closes those to gone ones, and passes on what has changed of the others."""
         self._version = membership.version
+        self._dispatcher.awaits(membership.coming)
         cards = {card.worker: card for card in membership.cards}
         for worker, link in list(self._links.items()):
             if worker not in cards or cards[worker].epoch != link.card.epoch:
                 del self._links[worker]
                 self._dispatcher.link_closed(worker, "the controller took it out of service")
                 await link.close()
+        changed = False
         for worker, card in cards.items():
-            if worker in self._links:
-                self._links[worker].card = card
-            else:
+            if worker not in self._links:
                 self._links[worker] = self._open(card, membership.router_keys)
+            elif self._links[worker].card != card:
+                self._links[worker].card = card
+                changed = True
+        if changed:
+            self._dispatcher.link_changed()
 
     def _open(self, card: WorkerCard, keys: ChannelKeys) -> WorkerLink:
         end = RouterEnd(self._context, self._router, card.address, card.public_key, keys, self._silence_s)

@@ -44,6 +44,8 @@ class Placing:
         self._workers.inflight.unplanned(entry.flow.request)
         entry.timeline.losses = entry.flow.losses_ever
         view = self._workers.view()
+        if not view and entry.rank is Rank.NEW and not self._workers.any_members and (nobody := self._room.nobody(entry.service)):
+            return e.GivenUp(e.FailKind.UNAVAILABLE, nobody, self._room.retry_after_s())
         if self._waits_on(entry, view):
             return e.NoRoom()
         entry.again_s = None
@@ -119,9 +121,9 @@ class Placing:
         return self._given_up(entry, Predicted(ttft_s, chosen.tpot_s, answer_s, chosen.keeps), now_s)
 
     def _may_be_refused(self, entry: Entry, workers: Iterable[WorkerView]) -> bool:
-        """New ones may, that nobody has been asked for yet. And only by predictions from measured steps: by others a cluster might refuse
-        everything, and never learn better."""
-        is_new = entry.rank is Rank.NEW and not entry.timeline.attempts
+        """New ones may, that nobody has been asked for yet and that did not come while there was nobody. And only by predictions from
+        measured steps: by others a cluster might refuse everything, and never learn better."""
+        is_new = entry.rank is Rank.NEW and not entry.timeline.attempts and entry.counts_from_s is None
         return self._refuses_hopeless and is_new and all(seen.load.step is not None for seen in workers)
 
     def _given_up(self, entry: Entry, predicted: Predicted, now_s: float, longer: Waiting | None = None) -> e.GivenUp | None:

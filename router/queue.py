@@ -37,11 +37,18 @@ class QueueLimits:
     """Nobody waits for longer than the first token is promised within."""
     longest_makes_way: bool = True
     """For a shorter one that would be late behind it."""
+    max_start_wait_s: float = 120.0
+    """How long one may wait for the first worker, while nobody serves."""
 
     def longest_wait_s(self, service: WantedService = ORDINARY) -> float:
         """How long such a request may wait."""
         within_s = service.starts_within_s if self.refuse_hopeless else None
         return self.max_wait_s if within_s is None else min(self.max_wait_s, within_s)
+
+    def start_wait_s(self, service: WantedService = ORDINARY) -> float:
+        """The same while nobody serves. Its deadline counts; when its first token is promised does not: that promise is as good as
+        lost, and a cluster that sleeps would refuse whoever comes first."""
+        return self.max_start_wait_s if service.deadline_s is None else min(self.max_start_wait_s, service.deadline_s)
 
     def predicted_wait_s(self, service: WantedService = ORDINARY) -> float:
         """The longest predicted wait with which such a request is let in."""
@@ -68,6 +75,7 @@ class RequestQueue:
         self._charged: set[RequestId] = set()
         """Requests that have been placed once: nobody pays twice because a worker refused or was lost."""
         self._rate = DrainRate()
+        self._is_served = True
         self._tokens = 0
         self._first: Waiting | None = None
         """The one that was first in turn, had no room, and has been overtaken."""
@@ -88,6 +96,15 @@ class RequestQueue:
     def oldest_since_s(self) -> float | None:
         """Since when the one has been waiting that waits longest. Looks at all of them: not to be asked for every request."""
         return min((waiting.since_s for waiting in self._waiting.values()), default=None)
+
+    def served_by(self, anybody: bool, now: float) -> None:
+        """Whether there is a worker at all, with room or without. While there is none, nobody is refused for the time that others wait,
+        and how fast the queue drains is not measured."""
+        self._is_served = anybody
+        if not anybody:
+            self._rate.idle(now)
+        elif self._waiting:
+            self._rate.busy(now)
 
     @property
     def lets_pass(self) -> bool:
@@ -122,7 +139,8 @@ class RequestQueue:
             self._lanes.enter(waiting, now)
         else:
             self._under_way[waiting.request] = waiting
-        self._rate.busy(now)
+        if self._is_served:
+            self._rate.busy(now)
 
     def placed(self, request: RequestId, service: WantedService = ORDINARY, tokens: int = 0) -> None:
         """A request was given to a worker. If others were there before it, it has overtaken them.
@@ -154,6 +172,11 @@ class RequestQueue:
         if known:
             self._rest(now)
 
+    @property
+    def new(self) -> list[Waiting]:
+        """Those that nobody has begun with."""
+        return [waiting for waiting in self._waiting.values() if waiting.rank is Rank.NEW]
+
     def overdue(self, now: float) -> list[Waiting]:
         """Those for whom waiting is over."""
         return [waiting for waiting in self._waiting.values() if waiting.until_s <= now]
@@ -175,6 +198,8 @@ class RequestQueue:
         nothing to go by."""
         if not self._tokens:
             return 0.0
+        if not self._is_served:
+            return None
         ahead = self._tokens if service is None else self.tokens_ahead(now, service)
         rate = self._rate.per_second(now, self._tokens / len(self._waiting))
         return None if rate is None else ahead / rate
@@ -203,6 +228,8 @@ class RequestQueue:
                 return Reason(Why.QUEUE_FULL, f"{len(self._lanes)} requests are waiting, and {limits.max_requests} may")
             if self._tokens >= limits.max_tokens:
                 return Reason(Why.QUEUE_FULL, f"{self._tokens} prompt tokens are waiting, and {limits.max_tokens} may")
+        if not self._is_served:
+            return None
         if limits.refuse_hopeless and service.ttft_s is not None:
             return None  # when its first token will come is predicted better once it has been read
         longest_s = limits.predicted_wait_s(service)
@@ -265,5 +292,5 @@ class RequestQueue:
         return waiting
 
     def _rest(self, now: float) -> None:
-        if not self._waiting and not self._asked:
+        if not self._waiting and not self._asked and self._is_served:
             self._rate.idle(now)

@@ -10,15 +10,19 @@ from fastapi import APIRouter, FastAPI, HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.ids import RouterId
+from core.metrics.words import Why
+from router.console.routes import Console, console_routes
 from router.decision_note import current_note, new_note
 from router.decisions import explained
 from router.dispatcher import Dispatcher
 from router.gate import Gate, Overload
+from router.http_trace import current_trace
 from router.keys import KeyRing
 from router.late_start import LateStart
 from router.leaving import LeavingIsTold
 from router.objectives import Promises
 from router.served_paths import remove_unserved
+from router.service import WantedService
 from router.slow_readers import SlowReaders
 
 Status = Callable[[], Awaitable[dict[str, Any]]]
@@ -26,12 +30,21 @@ Status = Callable[[], Awaitable[dict[str, Any]]]
 Targets = Callable[[], Awaitable[list[dict[str, Any]]]]
 """Asks it whom Prometheus is to scrape."""
 
+Scaling = Callable[[int], Awaitable[dict[str, Any]]]
+"""Asks it for so many of the autoscaler's plans."""
+
+
+async def _no_scaling(last: int) -> dict[str, Any]:
+    return {"enabled": False, "plans": []}
+
 
 async def _no_targets() -> list[dict[str, Any]]:
     return []
 
 
-def baton_routes(router: RouterId, dispatcher: Dispatcher, status: Status, targets: Targets = _no_targets) -> APIRouter:
+def baton_routes(
+    router: RouterId, dispatcher: Dispatcher, status: Status, targets: Targets = _no_targets, scaling: Scaling = _no_scaling
+) -> APIRouter:
     """``/v1/baton/...``: what this router did and what it sees. Only what this replica knows."""
     routes = APIRouter(prefix="/v1/baton", tags=["baton"])
 
@@ -71,6 +84,14 @@ def baton_routes(router: RouterId, dispatcher: Dispatcher, status: Status, targe
             return await targets()
         except Exception as error:  # Prometheus then keeps the list it has
             raise HTTPException(503, f"the controller does not answer: {type(error).__name__}") from None
+
+    @routes.get("/scaling")
+    async def newest_plans(last: int = 1) -> dict[str, Any]:
+        """The autoscaler's newest plans, the newest first: what each was made from, what is to be done, and why. docs/scaling.md."""
+        try:
+            return await scaling(max(1, min(last, 200)))
+        except Exception as error:
+            raise HTTPException(503, f"the controller does not answer: {type(error).__name__}; requests are served all the same") from None
 
     @routes.get("/workers")
     async def workers() -> dict[str, Any]:
@@ -149,6 +170,7 @@ def install(
     stalled_s: float = _STALLED_S,
     promises: Promises | None = None,
     targets: Targets = _no_targets,
+    scaling: Scaling = _no_scaling,
 ) -> ASGIApp:
     """vLLM's app with all that is Baton's. Wrapped from outside: vLLM's own set-up has closed the list of middlewares.
 
@@ -163,7 +185,13 @@ def install(
             return note.retry_after_s
         return retry_after_s() if callable(retry_after_s) else retry_after_s
 
+    def refused(why: Why, service: WantedService | None) -> None:
+        dispatcher.tally.refused(why, service)
+        if (trace := current_trace()) is not None:
+            trace.refused(why)
+
     remove_unserved(app)
-    app.include_router(baton_routes(router, dispatcher, status, targets))
+    app.include_router(baton_routes(router, dispatcher, status, targets, scaling))
+    app.include_router(console_routes(Console(router, dispatcher, status, scaling)))
     inside = SlowReaders(LateStart(LeavingIsTold(app), wait_s), stalled_s)
-    return BatonHeaders(Gate(inside, max_body_bytes, keys, overload, promises=promises, refused=dispatcher.tally.refused), router, wait_s)
+    return BatonHeaders(Gate(inside, max_body_bytes, keys, overload, promises=promises, refused=refused), router, wait_s)

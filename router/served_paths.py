@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from fastapi import FastAPI
 
+from router.console.files import FILES
+
 INFERENCE = frozenset(
     {
         "/v1/chat/completions",
@@ -24,13 +26,16 @@ SMALL = frozenset({"/tokenize", "/detokenize", "/v1/messages/count_tokens"})
 
 SMALL_BYTES = 1024 * 1024
 
-WITHOUT_KEY = frozenset({"/health", "/ping", "/-/healthz", "/-/routes"})
+HEALTH = frozenset({"/health", "/ping", "/-/healthz", "/-/routes"})
 """What load balancers and Ray Serve ask. They tell nothing but that the router lives."""
+
+WITHOUT_KEY = HEALTH | FILES.keys()
+"""These, and the console's page, which is the same for everybody: it asks whoever looks for a key, and with that for what to show."""
 
 SERVED = (
     INFERENCE
     | SMALL
-    | WITHOUT_KEY
+    | HEALTH
     | {
         "/v1/models",
         "/v1/responses/{response_id}",

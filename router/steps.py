@@ -14,6 +14,7 @@ from router import events as e
 from router import instructions as i
 from router.entry import Entry
 from router.foresight import Foresight
+from router.handovers import Handovers
 from router.legs import Legs
 from router.outbox import Outbox
 from router.tally import RouterTally
@@ -38,6 +39,7 @@ class Steps:
         foresight: Foresight,
         outbox: Outbox,
         tally: RouterTally,
+        handovers: Handovers,
         clock: Callable[[], float],
         act: Act,
     ) -> None:
@@ -50,6 +52,7 @@ class Steps:
         self._foresight = foresight
         self._outbox = outbox
         self._tally = tally
+        self._handovers = handovers
         self._clock = clock
         self._now_s = 0.0
         """When the step at hand came."""
@@ -61,6 +64,8 @@ class Steps:
         for transfer in step.transfers:
             if (entry := owner(transfer.leg)) is not None:
                 entry.timeline.moved(transfer)
+                if entry.track is not None:
+                    entry.track.moved(transfer)
         unknown: list[LegId] = []
         more_room = False
         self._now_s = now_s = self._clock()
@@ -112,6 +117,8 @@ class Steps:
         meter.tokens.value += tokens
         if told_s is None:
             meter.first.observe(timeline.first_token_s)
+            if timeline.trace_id:
+                meter.first.exemplify(timeline.first_token_s, timeline.trace_id, timeline.arrived_at + timeline.first_token_s)
         else:
             meter.gaps.observe(now_s - told_s)
 
@@ -148,6 +155,8 @@ class Steps:
             self._foresight.queued(entry, card, timeline.queue_s)
         if entry.kinds[leg] is not LegKind.PREFILL and timeline.decoding_s is None:
             timeline.decoding_s = now_s - timeline.began_s
+        if entry.track is not None:
+            entry.track.begun(leg, step.scheduled.get(leg, 0.0), now_s)
 
     def _tell_of_prompt(self, entry: Entry, leg: LegId, card: WorkerCard, output: EngineCoreOutput) -> None:
         """Where the prompt's KV came from."""
@@ -159,9 +168,12 @@ class Steps:
             timeline.recomputed_tokens = stats.num_computed_tokens
             self._foresight.handed_over(entry)
             self._tally.handed_over(timeline)
+            self._handovers.handed_over(timeline, self._now_s)
             output.prefill_stats = None  # clients are told what *prefill* found in its cache
         else:
             timeline.cached_tokens = stats.num_cached_tokens
+            if entry.kinds[leg] is LegKind.WHOLE:
+                self._handovers.kept_whole(self._now_s)
             self._tally.prompt_begun(card.worker, card.role, entry.context_tokens, stats.num_cached_tokens)
             if timeline.output_tokens:
                 output.prefill_stats = None  # and once: what a resumed request finds is no news of its prompt

@@ -12,22 +12,12 @@ from core.metrics import of_requests as m
 from core.metrics.tally import MOST_PAIRS, OTHER, Counts, Levels, Reading, Spread, Spreads, Sum
 from core.metrics.words import Decided, Handoff, Kept, Outcome, Part, PlanKind, TokenKind, TokenSource, Why
 from core.worker import Role
-from router.events import FailKind
 from router.instructions import Fail
 from router.kept import kept
-from router.reason import why_of
+from router.outcome import WELL, outcome_of, plan_of, refusal_of
 from router.service import WantedService
 from router.timeline import Timeline
 
-_FAILED = {
-    FailKind.OVERLOADED: Outcome.REFUSED,
-    FailKind.UNAVAILABLE: Outcome.REFUSED,
-    FailKind.LOST: Outcome.LOST,
-    FailKind.ENGINE: Outcome.ENGINE,
-    FailKind.TIMED_OUT: Outcome.TIMED_OUT,
-}
-_ENDED = {"finished": Outcome.FINISHED, "stopped": Outcome.STOPPED}
-_WELL = frozenset(_ENDED.values())
 _AT_THE_DOOR = (Why.UNAUTHORIZED, Why.INVALID, Why.TOO_LARGE, Why.SLOW_BODY)
 
 
@@ -152,30 +142,27 @@ class RouterTally:
     def ended(self, timeline: Timeline, service: WantedService, fail: Fail | None) -> None:
         """Nothing more will come of it. ``fail`` is what its client was told instead of an end."""
         name = self._class(service)
-        outcome = _FAILED[fail.kind] if fail is not None else _ENDED.get(timeline.outcome, Outcome.CANCELLED)
-        self.requests.add(name, _plan(timeline), outcome)
+        outcome = outcome_of(timeline, fail)
+        self.requests.add(name, plan_of(timeline), outcome)
         self.losses.add(by=timeline.losses)
         if timeline.resumes or timeline.losses:
             self.resumed.add(name, outcome)
         if outcome is Outcome.REFUSED and fail is not None:
-            self.refusals.add(name, Why.NO_WORKER if fail.kind is FailKind.UNAVAILABLE else why_of(fail.reason))
+            self.refusals.add(name, refusal_of(fail))
         if (result := kept(timeline, service, outcome)) is not None:
             self.objectives.add(name, result)
         tenant = self._tenants.get(service.tenant, OTHER)
         self.tenants.add(tenant, TokenKind.PROMPT, by=timeline.prompt_tokens)
         self.tenants.add(tenant, TokenKind.OUTPUT, by=timeline.output_tokens)
-        if outcome in _WELL:
-            self.total.observe(timeline.finished_s or 0.0, name)
+        if outcome in WELL:
+            seen = [(self.total, timeline.finished_s or 0.0, name)]
             if (tpot_s := timeline.tpot_s) is not None:
-                self.tpot.observe(tpot_s, name)
-            for part, seconds in timeline.parts.items():
-                self.phases.observe(seconds, part)
+                seen.append((self.tpot, tpot_s, name))
+            seen += [(self.phases, seconds, part) for part, seconds in timeline.parts.items()]
+            for spreads, seconds, label in seen:
+                spreads.observe(seconds, label)
+                if timeline.trace_id:
+                    spreads.exemplify(seconds, timeline.trace_id, timeline.arrived_at + (timeline.finished_s or 0.0), label)
 
     def _class(self, service: WantedService) -> str:
         return self._classes.get(service.class_name, OTHER)
-
-
-def _plan(timeline: Timeline) -> PlanKind:
-    if timeline.decode_worker is None:
-        return PlanKind.NONE
-    return PlanKind.DISAGGREGATED if timeline.was_split else PlanKind.LOCAL

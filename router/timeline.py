@@ -79,6 +79,8 @@ class Timeline:
     transfer_s: float = 0.0
     outcome: str = "running"
     error: str | None = None
+    trace_id: str = ""
+    """Where its spans are; empty: there are none. docs/tracing.md"""
 
     def considered(self, ask: Ask, decision: Decision, now_s: float) -> None:
         """A plan was looked at, and perhaps will not be followed."""
@@ -135,8 +137,12 @@ class Timeline:
     @property
     def parts(self) -> dict[Part, float]:
         """The same in more parts, without those that did not happen."""
+        return self.parts_until(self.finished_s)
+
+    def parts_until(self, until_s: float | None) -> dict[Part, float]:
+        """The same, the part it is in as far as ``until_s``; without that one if it is None."""
         spent = dict(self.earlier_s)
-        for part, seconds in self._spent(self.finished_s).items():
+        for part, seconds in self._spent(until_s).items():
             spent[part] = spent.get(part, 0.0) + seconds
         if Part.ROUTE in spent:
             spent[Part.QUEUE] = min(self.waited_s, spent[Part.ROUTE])

@@ -35,6 +35,15 @@ class Waiting:
     a request is not given up for a prediction that errs."""
     answer_s: float = 0.0
     """From its first token to its last, likewise."""
+    counts_from_s: float | None = None
+    """Since when its promises count, where that is not since it waits: there was nobody before who could have kept them."""
+    held: bool = False
+    """Nobody serves."""
+
+    @property
+    def counted_since_s(self) -> float:
+        """Since when it waits for workers that could serve it."""
+        return self.since_s if self.counts_from_s is None else max(self.since_s, self.counts_from_s)
 
     @property
     def start_by_s(self) -> float | None:
@@ -44,12 +53,12 @@ class Waiting:
         ttft = None if wanted.ttft_s is None else wanted.ttft_s - self.prefill_s
         deadline = None if wanted.deadline_s is None else wanted.deadline_s - self.prefill_s - self.answer_s
         within_s = min((limit_s for limit_s in (ttft, deadline) if limit_s is not None), default=None)
-        return None if within_s is None else self.since_s + within_s
+        return None if within_s is None else self.counted_since_s + within_s
 
     def is_late(self, now: float) -> bool:
         """Whether what it is promised is lost already, wherever it went now."""
         start_by_s = self.start_by_s
-        return start_by_s is not None and start_by_s < now
+        return not self.held and start_by_s is not None and start_by_s < now
 
     @property
     def order(self) -> tuple[int, float]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from core.ids import RequestId
 from core.metrics.words import Why
 from router import events as e
+from router.awaited import Awaited
 from router.early_refusal import refusal_text
 from router.entry import Entry
 from router.flow import Phase
@@ -41,6 +43,7 @@ class WaitingRoom:
     ) -> None:
         """``entries`` are all requests of the router, waiting or not."""
         self.queue = RequestQueue(limits.queue)
+        self.awaited = Awaited()
         self.on_trial: Entry | None = None
         """The one request that is tried although its next loss would be its last."""
         self._limits = limits
@@ -52,6 +55,8 @@ class WaitingRoom:
         self._tell = tell
         self._sweep: Timer | None = None
         self._waking = False
+        self._is_served = True
+        """Whether somebody was there to give work to when that was last looked at."""
 
     # -- in and out ----------------------------------------------------------------------------------------------------
 
@@ -69,19 +74,45 @@ class WaitingRoom:
     def enter(self, entry: Entry) -> None:
         """Into the queue, or, if it was just tried out of it, to the place there it had."""
         now = self._clock()
-        rank = entry.rank
         if entry.waits_since_s is None:
             entry.waits_since_s = now
-        longest_s = self._limits.queue.longest_wait_s(entry.service) if rank is Rank.NEW else self._limits.give_up_after_s
-        tokens = 0 if rank is Rank.HANDED_OFF else entry.context_tokens
-        since_s = entry.waits_since_s
-        self.queue.enter(Waiting(entry.flow.request, rank, tokens, since_s, since_s + longest_s, entry.service), now)
+        self._look_who_serves(now)
+        self.queue.enter(self._waiting(entry, entry.waits_since_s), now)
         if entry.entered_s is None:
             entry.entered_s = now
         self.end_trial(entry)  # nobody has room for it: others need not wait for it as well
         self._sweep_later()
         for loser in self.queue.surplus():  # perhaps this one
             self.refuse(loser.request, Reason(Why.DISPLACED, "requests that go first have filled the queue"))
+
+    def _waiting(self, entry: Entry, since_s: float) -> Waiting:
+        rank, service, limits = entry.rank, entry.service, self._limits.queue
+        tokens = 0 if rank is Rank.HANDED_OFF else entry.context_tokens
+        if rank is not Rank.NEW:
+            return Waiting(entry.flow.request, rank, tokens, since_s, since_s + self._limits.give_up_after_s, service)
+        held = not self._is_served
+        if held:
+            entry.counts_from_s = math.inf
+        counts_from_s = None if held else entry.counts_from_s
+        if held and self._is_anybody_coming:
+            longest_s = limits.start_wait_s(service)
+        else:  # who has waited for the first worker is not sent away because the time to the first token is up
+            longest_s = limits.longest_wait_s(service) if counts_from_s is None else limits.max_wait_s
+        until_s = (since_s if counts_from_s is None else max(since_s, counts_from_s)) + longest_s
+        return Waiting(entry.flow.request, rank, tokens, since_s, until_s, service, counts_from_s=counts_from_s, held=held)
+
+    def _look_who_serves(self, now: float) -> None:
+        """When the first worker is there, or the last one is gone, all that wait for it begin to wait anew."""
+        anybody = self._workers.any_ready
+        if anybody is self._is_served:
+            return
+        self._is_served = anybody
+        self.queue.served_by(anybody, now)
+        for waiting in sorted(self.queue.new, key=lambda waiting: waiting.since_s):
+            if (entry := self._entries.get(waiting.request)) is not None:
+                if anybody and entry.counts_from_s == math.inf:
+                    entry.counts_from_s = now
+                self.queue.enter(self._waiting(entry, waiting.since_s), now)
 
     def placed(self, entry: Entry) -> None:
         """It has been told its plan. In its turn out of the queue ``wake_one`` sees to that; else it may have passed some that wait."""
@@ -105,6 +136,7 @@ class WaitingRoom:
         """Places waiting requests, first come first served; those for whom nobody has room are passed, some of them, for a while."""
         if self._waking or not len(self.queue):
             return
+        self._look_who_serves(self._clock())
         self._waking = True  # placing a request may end others, which calls here again
         passed = 0
         try:
@@ -133,6 +165,7 @@ class WaitingRoom:
     def _look_through(self) -> None:
         """Ends what has waited too long, and tries again: nothing may be stuck because nobody said anything."""
         self._sweep = None
+        self._look_who_serves(self._clock())
         for waiting in self.queue.overdue(self._clock()):
             if (entry := self._entries.get(waiting.request)) is not None:
                 self._tell(entry, self._too_late(waiting))
@@ -149,16 +182,36 @@ class WaitingRoom:
             entry.timeline.waited_s += self._clock() - entry.entered_s
             entry.entered_s = None
 
+    @property
+    def _is_anybody_coming(self) -> bool:
+        return self.awaited.anybody or self._workers.any_to_reach
+
     # -- refusals ------------------------------------------------------------------------------------------------------
+
+    def nobody(self, service: WantedService) -> str | None:
+        """Why a new request that is to get ``service`` is not held until somebody serves, in words for its client. None: somebody does,
+        or is coming in time, as far as can be told."""
+        if self._workers.any_ready:
+            return None
+        longest_s = self._limits.queue.start_wait_s(service)
+        if not self._is_anybody_coming:
+            return "no worker is ready, and none is coming" if self.awaited.is_told else "no worker is known yet"
+        if longest_s == 0:
+            return "no worker is ready"
+        first_in_s = self.awaited.first_in_s(self._clock())
+        if first_in_s is None or first_in_s <= longest_s or self._workers.any_to_reach:
+            return None
+        return f"no worker is ready; the first is expected in {first_in_s:.0f} s, and a request waits for {longest_s:g} s at most"
 
     def full(self, requests: int, service: WantedService) -> Reason | None:
         """Why so many new requests cannot wait here, in words for their client."""
+        self._look_who_serves(self._clock())
         return self.queue.full(self._clock(), requests, service)
 
     def retry_after_s(self) -> float:
         """When a client that is refused now should try again."""
         if not self._workers.any_ready:
-            return self._limits.retry_after_s
+            return self.awaited.first_in_s(self._clock()) or self._limits.retry_after_s
         return self.queue.retry_after_s(self._clock(), self._limits.retry_after_s)
 
     def refuse(self, request: RequestId, reason: str, retry_after_s: float | None = None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cluster.messages import FromRouter
 from core.ids import Epoch, WorkerId
-from core.worker import Role, WorkerLoad, WorkerState
+from core.worker import Role, WorkerCard, WorkerLoad, WorkerState
 from router.inflight import InFlight
 from router.limits import Limits
 from router.link import WorkerLink
@@ -119,6 +119,21 @@ class Workers:
         link = self._links.get(worker)
         if link is not None:
             link.send(message, frames)
+
+    @property
+    def unreachable(self) -> list[WorkerCard]:
+        """Members that nothing can be sent to now."""
+        return [link.card for link in self._links.values() if not link.up]
+
+    @property
+    def any_members(self) -> bool:
+        """Whether there is anybody, reachable or not."""
+        return bool(self._links)
+
+    @property
+    def any_to_reach(self) -> bool:
+        """Whether anybody takes new requests, as the controller has it, who cannot be reached: not yet, or not now."""
+        return any(not link.up and link.card.state is WorkerState.READY for link in self._links.values())
 
     @property
     def any_ready(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from cluster.admission import Admission
+from cluster.coming import Coming
 from cluster.messages import LegKind
 from core.ids import Epoch, RouterId, WorkerId
 from core.step_model import StepModel
@@ -164,6 +165,7 @@ class Cluster:
             outputs_codec=UncodedOutputs(),
         )
         router.dispatcher = dispatcher
+        dispatcher.awaits(Coming(on_demand=True))  # as a controller that scales has it
         for worker in self.workers.values():
             self._link(name, router, worker)
         return router

@@ -6,31 +6,32 @@ import argparse
 from pathlib import Path
 
 from benchmarks.autoscale import page
-from benchmarks.autoscale.fleet import Setup
-from benchmarks.autoscale.runs import Run, say, simulate_all
-from benchmarks.autoscale.scenarios import SCENARIOS
+from benchmarks.autoscale.runs import Runs, say
+from benchmarks.autoscale.study import SCENES, everything, quick
 
 ROOT = Path(__file__).parents[2]
-SETUPS = (
-    *(Setup("static", (), prefill, decode) for prefill, decode in ((2, 2), (3, 2), (4, 2), (4, 3), (5, 3))),
-    *(Setup("proportional", settings) for settings in ((2.0, 12.0), (4.0, 24.0))),
-    Setup("dynamo"),
-    Setup("dynamo-throughput"),
-    *(Setup("baton", (utilisation,)) for utilisation in (0.75, 0.9)),
-)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.autoscale", description=__doc__)
-    parser.add_argument("--only", choices=SCENARIOS, help="one scenario only")
+    parser.add_argument("--quick", action="store_true", help="one setting each, and only a quarter of an hour of traffic: minutes")
+    parser.add_argument("--only", choices=[scene.name for scene in SCENES], help="one scene only")
+    parser.add_argument("--fresh", action="store_true", help="compute again what is known of earlier runs")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "autoscaling.md")
+    parser.add_argument("--output", type=Path, help="default: docs/autoscaling.md; with --quick or --only, a page in the cache")
+    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "autoscale", help="where outcomes of runs are kept")
     arguments = parser.parse_args()
-    names = [arguments.only] if arguments.only else list(SCENARIOS)
-    runs = [Run(name, setup, arguments.seed) for name in names for setup in SETUPS]
-    page.write(arguments.output, simulate_all(runs, arguments.processes), arguments.seed)
-    say(f"written: {arguments.output}")
+    chosen = [scene for scene in SCENES if arguments.only in (None, scene.name)]
+    in_part = arguments.quick or arguments.only is not None
+    output = arguments.output or (arguments.cache / "page.md" if in_part else ROOT / "docs" / "autoscaling.md")
+    runs = Runs(arguments.cache, arguments.processes, fresh=arguments.fresh)
+    try:
+        told = [everything(quick(scene) if arguments.quick else scene, runs, arguments.seed) for scene in chosen]
+        page.write(output, told, arguments.seed)
+        say(f"written: {output}")
+    finally:
+        runs.close()
 
 
 if __name__ == "__main__":

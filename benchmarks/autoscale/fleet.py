@@ -31,7 +31,11 @@ LIMITS = ScalerLimits(PoolLimits(1, BUDGET - 1), PoolLimits(1, BUDGET - 1), BUDG
 
 
 class Setup(msgspec.Struct, frozen=True, order=True):
-    """A scaler with its settings, as far as it has any, and how many workers there are when it begins."""
+    """A scaler with its settings, as far as it has any, and how many workers there are when it begins.
+
+    Settings are, of ``proportional``: requests per prefill and per decode worker; of ``dynamo`` and ``dynamo-throughput``: seconds between
+    turns of the slow loop, and 1 for the kalman predictor, 0 for the constant one; of ``baton``: utilisation, and ``shrink_after_s``.
+    """
 
     scaler: str
     settings: tuple[float, ...] = ()
@@ -53,10 +57,9 @@ def make(setup: Setup) -> Scaler[Any]:
             return StaticScaler(setup.prefill, setup.decode)
         case "proportional":
             return ProportionalScaler(LIMITS, *setup.settings)
-        case "dynamo":
-            return DynamoPlanner(LIMITS, OBJECTIVE, load_loop=True)
-        case "dynamo-throughput":
-            return DynamoPlanner(LIMITS, OBJECTIVE, load_loop=False)
+        case "dynamo" | "dynamo-throughput":
+            interval_s, trend = setup.settings
+            return DynamoPlanner(LIMITS, OBJECTIVE, load_loop=setup.scaler == "dynamo", interval_s=interval_s, follows_trend=bool(trend))
     changes = dict(zip(("utilisation", "shrink_after_s"), setup.settings, strict=False))
     return BatonScaler(LIMITS, msgspec.structs.replace(ScalerPolicy(objective=OBJECTIVE, season_s=DAY_S), **changes))
 

@@ -2,101 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.autoscale.fleet import BUDGET, KV_TOKENS, MODEL, OBJECTIVE
-from benchmarks.autoscale.runs import Found, Run
+from benchmarks.autoscale.curves import Curves, Point
+from benchmarks.autoscale.fleet import BUDGET, KV_TOKENS, MODEL, OBJECTIVE, Setup
+from benchmarks.autoscale.runs import Found
 from benchmarks.autoscale.scenarios import SCENARIOS
+from benchmarks.autoscale.study import OURS, Told
 from simulation.elastic import Pace
 from simulation.svg import Line, Plot
 
-OURS = "baton"
-DEFAULT = (0.9,)
-"""The settings of ours that are the defaults, and that all others are held against."""
-_HEAD = "| scaler | promise kept | refused | worker-hours | relabelled | added | drained |\n|---|---|---|---|---|---|---|"
-Point = tuple[float, float]
+_HEAD = "| scaler | seed | promises kept | refused | worker-hours | relabelled | added | drained |\n|---|---|---|---|---|---|---|---|"
 
 
-def write(path: Path, found: Mapping[Run, Found], seed: int) -> None:
+def write(path: Path, told: Sequence[Told], seed: int) -> None:
     """The page, and its plots in a folder beside it that has its name."""
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    scenarios = dict.fromkeys(run.scenario for run in found)
-    sections = [_section(name, {run: each for run, each in found.items() if run.scenario == name}, folder) for name in scenarios]
-    path.write_text("\n\n".join([_intro(seed), *sections]) + "\n")
-
-
-def hours_for(points: Iterable[Point], attained: float) -> float | None:
-    """Worker-hours with which a rival attains so much, on straight lines between its settings; None where none of them does."""
-    return min((hours for hours, share in _filled(points) if share >= attained - 1e-9), default=None)
-
-
-def attained_with(points: Iterable[Point], hours: float) -> float | None:
-    """What a rival attains with at most so many worker-hours; None where all its settings take more."""
-    return max((share for spent, share in _filled(points) if spent <= hours + 1e-9), default=None)
-
-
-def _filled(points: Iterable[Point]) -> list[Point]:
-    """The points, and a hundred between each and the next one with more hours."""
-    ordered = sorted(points)
-    filled = list(ordered)
-    for (hours, share), (next_hours, next_share) in pairwise(ordered):
-        filled += [(hours + (next_hours - hours) * part / 100, share + (next_share - share) * part / 100) for part in range(1, 100)]
-    return filled
+    notes = Path(__file__).with_name("notes.md").read_text().strip()
+    sections = [_section(each, folder, seed) for each in told]
+    path.write_text("\n\n".join([_intro(seed), _summary(told), *sections, notes]) + "\n")
 
 
 def _intro(seed: int) -> str:
     pace = Pace()
     return f"""# Autoscaling
 
-Written by `make autoscale`, with seed {seed}: on any machine the same numbers. Everything here is simulated, as for docs/goodput.md: the
-production router, queue, policy and admission on a virtual clock. Workers of one GPU each, step times `{MODEL}`, room for
-{KV_TOKENS:,} tokens of KV each; a worker takes {pace.start_up_s:g} s ± {pace.start_up_spread:.0%} to start, a scaler is asked every
-{pace.every_s:g} s, and there are at most {BUDGET} workers. Requests are promised {OBJECTIVE.ttft_s:g} s to the first token and
+Written by `make autoscale`, with seed {seed} where no other is named: on any machine the same numbers. Everything here is simulated, as
+for docs/goodput.md: the production router, queue, policy and admission on a virtual clock. Workers of one GPU each, step times `{MODEL}`,
+room for {KV_TOKENS:,} tokens of KV each; a worker takes {pace.start_up_s:g} s ± {pace.start_up_spread:.0%} to start, a scaler is asked
+every {pace.every_s:g} s, and there are at most {BUDGET} workers. Requests are promised {OBJECTIVE.ttft_s:g} s to the first token and
 {OBJECTIVE.tpot_s * 1000:g} ms per token after it; refused ones count as broken promises. All begin with three prefill and two decode
 workers, but for the static ones, which have what their name says for ever. Worker-hours count from when a worker is asked for to when it
 is gone, starting and draining included.
 
-- **baton** U: `autoscaler/scaler.py`, its workers at most U busy; {DEFAULT[0]:g} is the default.
+- **baton**: `autoscaler/scaler.py` with its defaults, the same in every scene.
 - **static** xPyD: no scaler.
-- **proportional** p d: KEDA's and Kubernetes' rule on requests that run or wait, p and d of them per worker
+- **proportional** p d: KEDA's and Kubernetes' rule on requests that run or wait, p and d of them per prefill and decode worker
   (`autoscaler/proportional.py`).
-- **dynamo**: the published rule of Dynamo's planner (`autoscaler/dynamo_planner.py`), both loops; **dynamo-throughput**: the slow one
-  alone.
+- **dynamo** s k: the published rule of Dynamo's planner (`autoscaler/dynamo_planner.py`), both loops, the slow one every s seconds, with
+  its kalman predictor (k = 1) or its constant one (k = 0); **dynamo-throughput**: the slow loop alone.
 
-The rivals are shown at several settings each; held against Baton's defaults is the best that any of them does, on straight lines between
-settings of the same scaler. All of them drive the same cluster with Baton's router, which refuses early and lets one worker do both phases
-where that is faster: what differs is the number of workers and their roles, and nothing else."""
+Held against Baton is the best that any rival does at any of its settings, on straight lines between settings of the same scaler. All of
+them drive the same cluster with Baton's router, which refuses early and lets one worker do both phases where that is faster: what differs
+is the number of workers and their roles, and nothing else. So rivals are better here than with their own routers, static pools most of
+all: a worker in the wrong role still helps."""
 
 
-def _section(name: str, found: Mapping[Run, Found], folder: Path) -> str:
-    rows = [_row(run, each) for run, each in found.items()]
-    kinds: dict[str, list[Point]] = {}
-    for run, each in found.items():
-        kinds.setdefault(run.setup.scaler, []).append((each.worker_hours, each.attained))
-    ours = next(each for run, each in found.items() if run.setup.scaler == OURS and run.setup.settings == DEFAULT)
+def _summary(told: Sequence[Told]) -> str:
+    """One row for every time that ours was held against others."""
+    rows: list[str] = []
+    for each in told:
+        usual_s = Pace().start_up_s
+        rows.append(_verdict_row(each.scene.name, f"{usual_s:g} s", Curves(OURS, each.first)))
+        rows += [
+            _verdict_row(f"{each.scene.name}, seed {seed}", f"{usual_s:g} s", Curves(OURS, found)) for seed, found in each.again.items()
+        ]
+        rows += [_verdict_row(each.scene.name, f"{took_s:g} s", Curves(OURS, found)) for took_s, found in each.start_ups.items()]
+    head = (
+        "| scene | start-up | baton keeps | with worker-hours | cheapest rival that keeps as many | fewer worker-hours "
+        "| best rival with as many worker-hours | points more | target |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    return "\n".join(
+        [
+            "## In short\n",
+            "The target is ten points more promises kept at equal worker-hours, or a fifth fewer worker-hours at equal promises. With",
+            "another seed, rivals have the settings that decided the first; with another start-up time, they are static or proportional.\n",
+            head,
+            *rows,
+        ]
+    )
+
+
+def _verdict_row(name: str, start_up: str, curves: Curves) -> str:
+    ours, cheapest, best = curves.found[OURS], curves.cheapest, curves.best
+    rival = "none" if cheapest is None else f"{cheapest[0]}, {cheapest[1]:.2f}"
+    saved = "-" if curves.saved is None else f"**{curves.saved:.0%}**"
+    equal = "none is as cheap" if best is None else f"{best[0]}, {best[1]:.1%}"
+    gained = "-" if curves.gained is None else f"{curves.gained * 100:+.1f}"
+    met = "met" if curves.meets_target else "missed"
+    return f"| {name} | {start_up} | {ours.attained:.1%} | {ours.worker_hours:.2f} | {rival} | {saved} | {equal} | {gained} | {met} |"
+
+
+def _section(told: Told, folder: Path, seed: int) -> str:
+    name, curves = told.scene.name, Curves(OURS, told.first)
+    ours = told.first[OURS]
     plots = {
         "cost": Plot(
             f"{name}: promises kept",
             "worker-hours",
             "of all requests",
-            [Line(kind, _in_view(points), kind == OURS) for kind, points in kinds.items()],
+            [Line("baton", _in_view([(ours.worker_hours, ours.attained)]), True)]
+            + [Line(kind, _in_view(points)) for kind, points in curves.kinds.items()],
             max_y=1.0,
+            mark_x=ours.worker_hours,
+            mark_y=ours.attained,
         ),
-        "workers": Plot(
-            f"{name}: workers with baton",
+        "workers": Plot(f"{name}: workers, ready and starting", "minutes", "workers", _workers(curves)),
+        "demand": Plot(
+            f"{name}: demand and forecast",
             "minutes",
-            "workers",
-            [Line("ready and starting", ours.workers, True), Line("wanted", ours.wanted)],
+            "prompt tokens/s to compute",
+            [Line("asked", ours.demand, True), Line("forecast, with margin", ours.forecast)],
         ),
     }
     for what, plot in plots.items():
         (folder / f"{name}-{what}.svg").write_text(plot.svg())
     images = [f"![{plot.title}]({folder.name}/{name}-{what}.svg)" for what, plot in plots.items()]
+    rows = [_row(setup, each, seed) for setup, each in told.first.items()]
+    rows += [_row(setup, each, other) for other, found in told.again.items() for setup, each in found.items()]
     about = " ".join((SCENARIOS[name].__doc__ or "").split())
-    return "\n\n".join([f"## {name}\n\n{about}", _verdict(ours, kinds), "\n".join([_HEAD, *rows]), *images])
+    return "\n\n".join([f"## {name}\n\n{about}", "\n".join([_HEAD, *rows]), *images])
+
+
+def _workers(curves: Curves) -> list[Line]:
+    """Ours, what it wanted, and of each rival that moves the setting nearest to ours in worker-hours."""
+    ours = curves.found[OURS]
+    nearest: dict[str, Setup] = {}
+    for setup, each in sorted(curves.found.items(), key=lambda item: abs(item[1].worker_hours - ours.worker_hours)):
+        if setup != OURS and each.actions:
+            nearest.setdefault(setup.scaler.partition("-")[0], setup)
+    lines = [Line("baton", ours.workers, True), Line("baton wanted", ours.wanted)]
+    return lines + [Line(setup.name, curves.found[setup].workers) for setup in nearest.values()]
 
 
 def _in_view(points: Sequence[Point]) -> list[Point]:
@@ -105,26 +133,9 @@ def _in_view(points: Sequence[Point]) -> list[Point]:
     return ordered if len(ordered) > 1 else [ordered[0], (ordered[0][0] * 1.02, ordered[0][1])]
 
 
-def _row(run: Run, found: Found) -> str:
+def _row(setup: Setup, found: Found, seed: int) -> str:
     relabelled, added, drained = (found.actions.get(kind, 0) for kind in ("Relabel", "Add", "Drain"))
-    name = f"**{run.setup.name}**" if run.setup.scaler == OURS else run.setup.name
-    return f"| {name} | {found.attained:.1%} | {found.refused:.1%} | {found.worker_hours:.2f} | {relabelled} | {added} | {drained} |"
-
-
-def _verdict(ours: Found, kinds: Mapping[str, Sequence[Point]]) -> str:
-    """Against the best rival, both ways; a rival that never does as well is worse at any price."""
-    rivals = {kind: points for kind, points in kinds.items() if kind != OURS}
-    hours = {kind: spent for kind, points in rivals.items() if (spent := hours_for(points, ours.attained)) is not None}
-    shares = {kind: share for kind, points in rivals.items() if (share := attained_with(points, ours.worker_hours)) is not None}
-    texts = [f"Baton's defaults keep {ours.attained:.1%} of the promises with {ours.worker_hours:.2f} worker-hours."]
-    if hours:
-        best = min(hours, key=lambda kind: hours[kind])
-        saved = 1 - ours.worker_hours / hours[best]
-        texts.append(f"The cheapest rival that keeps as many is {best}, with {hours[best]:.2f}: **{saved:.0%} fewer worker-hours**.")
-    else:
-        texts.append("**No rival keeps as many**, at any of its settings.")
-    if shares:
-        best = max(shares, key=lambda kind: shares[kind])
-        points = (ours.attained - shares[best]) * 100
-        texts.append(f"With as many worker-hours the best rival is {best}, with {shares[best]:.1%}: **{points:+.1f} points**.")
-    return " ".join(texts)
+    name = f"**{setup.name}**" if setup == OURS else setup.name
+    return (
+        f"| {name} | {seed} | {found.attained:.1%} | {found.refused:.1%} | {found.worker_hours:.2f} | {relabelled} | {added} | {drained} |"
+    )

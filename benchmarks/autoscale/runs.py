@@ -1,32 +1,57 @@
-"""Runs scenarios side by side, and counts what came out."""
+"""Runs scenes side by side, counts what came out, and remembers it."""
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import logging
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 
-from autoscaler.plan import Add
+import autoscaler
+from autoscaler.plan import Add, Plan, PoolReport
 from benchmarks.autoscale.fleet import OBJECTIVE, Setup, make, spec
 from benchmarks.autoscale.scenarios import SCENARIOS
-from simulation.elastic import ElasticCluster
+from core.worker import Role
+from simulation.elastic import ElasticCluster, Pace
 from simulation.goodput import Objective
 
 _EVERY = 6
 """Plans between two points of a plot: half a minute."""
+_RIVALS = {"static": ("static.py",), "proportional": ("proportional.py",), "dynamo": ("dynamo_planner.py", "local_trend.py")}
+"""Files that only they are made of."""
+Course = list[tuple[float, float]]
+"""Minutes, and something then."""
 
 
-class Run(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True, order=True):
     """One simulation, named completely."""
 
     scenario: str
     setup: Setup
-    seed: int
+    seed: int = 1
+    start_up_s: float = Pace().start_up_s
+    until_s: float | None = None
+    """Later requests are not offered."""
+
+    @property
+    def key(self) -> str:
+        """A name for its file. Of the code, only the scaler's own is part of it."""
+        folder = Path(autoscaler.__file__).parent
+        kind = self.setup.scaler.partition("-")[0]
+        others = {name for names in _RIVALS.values() for name in names}
+        files = _RIVALS.get(kind) or sorted(path.name for path in folder.glob("*.py") if path.name not in others)
+        digest = hashlib.sha256(msgspec.json.encode(self))
+        for name in files:
+            digest.update((folder / name).read_bytes())
+        return digest.hexdigest()[:20]
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -39,16 +64,56 @@ class Found(msgspec.Struct, frozen=True):
     """From when workers are asked for to when they are gone, until the last arrival."""
     actions: dict[str, int]
     """Workers relabelled, added and drained."""
-    workers: list[tuple[float, float]]
-    """Minutes, and ready and starting workers then."""
-    wanted: list[tuple[float, float]]
-    """Minutes, and what the plan wanted for its forecast."""
+    workers: Course
+    """Ready and starting ones."""
+    wanted: Course
+    """What the plan wanted for its forecast."""
+    demand: Course = []
+    """Prompt tokens to compute per second."""
+    forecast: Course = []
+    """The same as it was expected for that time, margin included."""
+
+
+class Runs:
+    """``of`` is kept in a folder, one file per run: what was stopped goes on where it was. ``fresh`` ignores what is there."""
+
+    def __init__(self, folder: Path, processes: int, *, fresh: bool = False) -> None:
+        """With 0 processes, in this one."""
+        self._folder = folder
+        self._fresh = fresh
+        self._known: dict[Run, Found] = {}
+        self._pool = ProcessPoolExecutor(processes, initializer=_prepare) if processes else None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def of(self, runs: Iterable[Run]) -> dict[Run, Found]:
+        """What came of each, computed where it is not known."""
+        wanted = list(dict.fromkeys(runs))
+        missing = [run for run in wanted if not self._is_known(run)]
+        results = map(simulate, missing) if self._pool is None else self._pool.map(simulate, missing)
+        for run, found in zip(missing, results, strict=True):
+            self._known[run] = found
+            (self._folder / f"{run.key}.json").write_bytes(msgspec.json.encode(found))
+            say(f"{run.scenario} {run.setup.name}, seed {run.seed}: {found.attained:.1%} in {found.worker_hours:.2f} worker-hours")
+        return {run: self._known[run] for run in wanted}
+
+    def close(self) -> None:
+        """Ends the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _is_known(self, run: Run) -> bool:
+        file = self._folder / f"{run.key}.json"
+        if run not in self._known and not self._fresh and file.exists():
+            self._known[run] = msgspec.json.decode(file.read_bytes(), type=Found)
+        return run in self._known
 
 
 def simulate(run: Run) -> Found:
     """To the last answer."""
-    cluster = ElasticCluster(spec(run.setup), run.seed, make(run.setup))
     trace = SCENARIOS[run.scenario](run.seed)
+    if run.until_s is not None:
+        trace = replace(trace, requests=[each for each in trace.requests if each.arrival_s < run.until_s])
+    cluster = ElasticCluster(spec(run.setup), run.seed, make(run.setup), Pace(start_up_s=run.start_up_s))
     records = cluster.replay(trace)
     objective = Objective(OBJECTIVE.ttft_s, OBJECTIVE.tpot_s)
     until_s = trace.requests[-1].arrival_s
@@ -57,6 +122,8 @@ def simulate(run: Run) -> Found:
         for action in plan.actions:
             actions[type(action).__name__] += action.count if isinstance(action, Add) else 1
     shown = [plan for plan in cluster.plans if plan.at_s <= until_s][::_EVERY]
+    if not gc.isenabled():
+        gc.collect()
     return Found(
         sum(map(objective.is_met, records)) / len(records),
         sum(bool(record.failure) for record in records) / len(records),
@@ -64,18 +131,22 @@ def simulate(run: Run) -> Found:
         dict(actions),
         [(plan.at_s / 60, float(sum(pool.ready + pool.starting for pool in plan.pools))) for plan in shown],
         [(plan.at_s / 60, float(sum(pool.wanted or 0 for pool in plan.pools))) for plan in shown],
+        [(at_s / 60, pool.demand_tokens_per_s or 0.0) for at_s, pool in _prefill(shown)],
+        [((at_s + (pool.horizon_s or 0.0)) / 60, pool.forecast_tokens_per_s or 0.0) for at_s, pool in _prefill(shown)],
     )
 
 
-def simulate_all(runs: Iterable[Run], processes: int) -> dict[Run, Found]:
-    """Each of them, told of on stderr when it is done."""
-    found: dict[Run, Found] = {}
-    with ProcessPoolExecutor(processes, initializer=logging.disable) as pool:  # refused requests are counted, not told
-        wanted = list(runs)
-        for run, outcome in zip(wanted, pool.map(simulate, wanted), strict=True):
-            found[run] = outcome
-            say(f"{run.scenario} {run.setup.name}: {outcome.attained:.1%} in {outcome.worker_hours:.2f} worker-hours")
-    return found
+def _prefill(plans: Iterable[Plan]) -> list[tuple[float, PoolReport]]:
+    """Of those that say something of it."""
+    pools = [(plan.at_s, pool) for plan in plans for pool in plan.pools if pool.role is Role.PREFILL]
+    return [(at_s, pool) for at_s, pool in pools if pool.demand_tokens_per_s is not None]
+
+
+def _prepare() -> None:
+    """A process that does nothing but simulate."""
+    logging.disable(logging.CRITICAL)  # refused requests are counted, not told
+    gc.freeze()
+    gc.disable()  # next to nothing in a run is circular, and looking for it takes a third of the time
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from core.metrics.entry import Entry
 from core.metrics.of_pools import OF_POOLS
 from core.metrics.of_requests import OF_HANDOFFS, OF_REQUESTS, OF_ROUTERS
+from core.metrics.of_scaling import OF_SCALING
 from core.metrics.of_workers import OF_WORKERS
 
 CHAPTERS: Mapping[str, Sequence[Entry]] = {
@@ -15,6 +16,7 @@ CHAPTERS: Mapping[str, Sequence[Entry]] = {
     "routers": OF_ROUTERS,
     "workers": OF_WORKERS,
     "pools": OF_POOLS,
+    "scaling": OF_SCALING,
 }
 """By the names of their tables in docs/metrics.md."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 
@@ -10,8 +10,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.exposition import ALLOWUTF8
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
-from core.metrics.tally import Counts, Reading, Spreads
+from core.metrics.tally import Counts, Reading, Spread, Spreads
 
 
 class ReadingCollector(Collector):
@@ -40,20 +41,22 @@ class OneFamily(Collector):
 
 
 class LabelledCollector(Collector):
-    """Whatever others tell, with further labels: what is measured inside of a worker does not know whose it is."""
+    """Whatever others tell, with further labels: what is measured inside of a worker does not know whose it is. The labels are asked for
+    at every scrape."""
 
-    def __init__(self, look: Callable[[], Iterable[Metric]], labels: Mapping[str, str]) -> None:
+    def __init__(self, look: Callable[[], Iterable[Metric]], labels: Callable[[], Mapping[str, str]]) -> None:
         self._look = look
-        self._labels = dict(labels)
+        self._labels = labels
 
     def describe(self) -> Iterable[Metric]:
         return ()
 
     def collect(self) -> Iterable[Metric]:
+        labels = self._labels()
         for family in self._look():
             labelled = Metric(family.name, family.documentation, family.type, family.unit)
             for sample in family.samples:
-                labelled.samples.append(sample._replace(labels={**sample.labels, **self._labels}))
+                labelled.samples.append(sample._replace(labels={**sample.labels, **labels}))
             yield labelled
 
 
@@ -74,10 +77,20 @@ def family_of(reading: Reading) -> Metric:
         spreads = HistogramMetricFamily(entry.name, entry.meaning, labels=entry.labels)
         bounds = [*(f"{bound:g}" for bound in entry.bounds), "+Inf"]
         for labels, spread in reading.cells.items():
-            spreads.add_metric(labels, [*zip(bounds, accumulate(map(float, spread.counts)), strict=True)], spread.sum)
+            spreads.add_metric(labels, _buckets(bounds, spread), spread.sum)
         return spreads
     make = CounterMetricFamily if isinstance(reading, Counts) else GaugeMetricFamily
     family: Metric = make(entry.name.removesuffix("_total"), entry.meaning, labels=entry.labels)
     for labels, cell in reading.cells.items():
         family.add_metric(labels, cell.value)  # type: ignore[attr-defined]  # both have it, `Metric` does not
     return family
+
+
+def _buckets(bounds: Sequence[str], spread: Spread) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    """With the exemplars there are. Only the newer of Prometheus' two formats has a place for them; the client library leaves them out
+    of the other."""
+    counted = list(zip(bounds, accumulate(map(float, spread.counts)), strict=True))
+    if not spread.exemplars:
+        return [*counted]
+    told = {place: Exemplar({"trace_id": it.trace_id}, it.value, it.unix_s) for place, it in spread.exemplars.items()}
+    return [(*bucket, told[place]) if place in told else bucket for place, bucket in enumerate(counted)]

@@ -38,8 +38,22 @@ DRAIN = histogram(
     "baton_pool_drain_seconds",
     ("role",),
     bounds.START_S,
-    "From there to their end",
+    "From there to their end, or their sleep",
     "near `drain_timeout_s`: answers are long, and are moved",
+)
+RELABELS = counter(
+    "baton_pool_relabels_total",
+    ("role",),
+    "Workers that came over from the other pool, without a restart. `role`: the one they have since",
+    "back and forth: demand swings faster than the autoscaler's patience; see docs/relabelling.md",
+)
+SLEEPS = counter("baton_pool_sleeps_total", ("role",), "Workers that drained and went to sleep", "see docs/relabelling.md")
+WAKE = histogram(
+    "baton_pool_wake_seconds",
+    ("role",),
+    bounds.START_S,
+    "From being asked to wake to being ready",
+    "near `baton_pool_start_seconds`: sleeping saves nothing",
 )
 START = histogram(
     "baton_pool_start_seconds",
@@ -58,4 +72,4 @@ STEP = histogram(
 FAILED_STEPS = counter("baton_controller_failed_steps_total", (), "Rounds of that loop that raised", "any: the controller's log; report it")
 ROUTERS = gauge("baton_controller_routers", (), "Routers heard from lately", "fewer than `router.replicas`: `serve status`")
 
-OF_POOLS = (WORKERS, WANTED, STATE, STARTS, RESTARTS, ENDS, DRAINS, DRAIN, START, STEP, FAILED_STEPS, ROUTERS)
+OF_POOLS = (WORKERS, WANTED, STATE, STARTS, RESTARTS, ENDS, DRAINS, DRAIN, RELABELS, SLEEPS, WAKE, START, STEP, FAILED_STEPS, ROUTERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.metrics import bounds
 from core.metrics.entry import counter, gauge, histogram
-from core.metrics.words import Decided, Handoff, Kept, Outcome, Part, PlanKind, TokenSource, Why, values
+from core.metrics.words import Decided, Handoff, Kept, Outcome, Part, PlanKind, SpanFate, TokenSource, Why, values
 
 ARRIVALS = counter(
     "baton_arrivals_total",
@@ -145,6 +145,12 @@ LEG_REFUSALS = counter(
 ROUTER_REQUESTS = gauge(
     "baton_router_requests", (), "Requests this router has and has not ended", "returns to zero without load; if not, report it"
 )
+DECODING_REQUESTS = gauge(
+    "baton_router_decoding_requests",
+    (),
+    "Those of them whose client has a first token and not the last",
+    "with the ones that wait for their prompt, the load of both pools: what the autoscaler goes by",
+)
 WAITING_REQUESTS = gauge("baton_router_waiting_requests", (), "Those no worker has room for", "rising: add workers, or expect 429")
 WAITING_TOKENS = gauge("baton_router_waiting_tokens", (), "Tokens to be computed for those", "divided by the pools' rate: the wait")
 OLDEST_WAITING = gauge(
@@ -158,6 +164,12 @@ OUTSTANDING_LEGS = gauge(
     ("worker", "role"),
     "Parts of requests this router has there or plans; workers it cannot reach are missing",
     "one far above the others: it is slow",
+)
+TRACE_SPANS = counter(
+    "baton_router_trace_spans_total",
+    ("result",),
+    f"Spans of traces that ended here. `result`: {values(SpanFate)}. All zero where tracing is off",
+    "`failed`: the collector of `tracing.otlp_endpoint` is away or says no. `dropped`: it is too slow; lower `tracing.sample`",
 )
 PREDICTION_ERROR = histogram(
     "baton_prediction_error_ratio",
@@ -187,6 +199,6 @@ OF_REQUESTS = (
 OF_HANDOFFS = (HANDOFFS, HANDOFF_TOKENS, KV_TRANSFERS, KV_BYTES, KV_SECONDS, KV_BANDWIDTH, PREFIX_HITS, PREFIX_ASKED)
 OF_ROUTERS = (
     *(DECISION, LEG_REFUSALS),
-    *(ROUTER_REQUESTS, WAITING_REQUESTS, WAITING_TOKENS, OLDEST_WAITING, OUTSTANDING_LEGS),
+    *(ROUTER_REQUESTS, DECODING_REQUESTS, WAITING_REQUESTS, WAITING_TOKENS, OLDEST_WAITING, OUTSTANDING_LEGS, TRACE_SPANS),
     *(PREDICTION_ERROR, PREDICTION_MEDIAN, PREDICTION_BIAS),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.metrics import bounds
 from core.metrics.entry import counter, gauge, histogram
-from core.metrics.words import LegRefusal, StepKind, values
+from core.metrics.words import LegRefusal, SpanFate, StepKind, values
 
 RUNNING = gauge("baton_worker_running_requests", (), "Requests in the engine's batch", "at `max_num_seqs`: the next ones wait")
 WAITING = gauge(
@@ -54,8 +54,14 @@ STEP = histogram(
     f"Engine steps that computed anything, as requests feel them. `work`: {values(StepKind)}",
     "`decode` grows with batch and context; beyond what they explain, something else uses the GPU",
 )
+TRACE_SPANS = counter(
+    "baton_worker_trace_spans_total",
+    ("result",),
+    f"Spans of traces that ended here. `result`: {values(SpanFate)}. All zero where tracing is off",
+    "as for `baton_router_trace_spans_total`",
+)
 
 OF_WORKERS = (
     *(RUNNING, WAITING, LEGS, BLOCKS, FREE_BLOCKS, LEASED_BLOCKS, STRANDED_BLOCKS, DRAINING),
-    *(EXPIRED_LEASES, REFUSED_LEGS, RECEIVED_BYTES, COMPUTED_TOKENS, STEP),
+    *(EXPIRED_LEASES, REFUSED_LEGS, RECEIVED_BYTES, COMPUTED_TOKENS, STEP, TRACE_SPANS),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from core.metrics.entry import Entry
 
@@ -29,19 +29,33 @@ class Sum:
         self.value = 0.0
 
 
+class Exemplar(NamedTuple):
+    """One value that was observed, and the trace that tells how it came about."""
+
+    value: float
+    trace_id: str
+    unix_s: float
+
+
 class Spread:
     """How many values were at most as large as each bound, beyond the one before; the last count is of those beyond all bounds."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("bounds", "counts", "exemplars", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
+        """The newest of each bucket that has one, by the place of its count."""
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    def exemplify(self, value: float, trace_id: str, unix_s: float) -> None:
+        """A value that was observed has a trace."""
+        self.exemplars[bisect_left(self.bounds, value)] = Exemplar(value, trace_id, unix_s)
 
 
 Cell = TypeVar("Cell", Sum, Spread)
@@ -108,6 +122,10 @@ class Spreads(Family[Spread]):
 
     def observe(self, value: float, *labels: str) -> None:
         self.cell(*labels).observe(value)
+
+    def exemplify(self, value: float, trace_id: str, unix_s: float, *labels: str) -> None:
+        """A value that was observed has a trace."""
+        self.cell(*labels).exemplify(value, trace_id, unix_s)
 
 
 Reading = Counts | Levels | Spreads

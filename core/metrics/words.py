@@ -141,6 +141,46 @@ class End(StrEnum):
     DRAIN_TIMEOUT = "drain_timeout"
 
 
+class SpanFate(StrEnum):
+    """What becomes of the spans of a trace."""
+
+    EXPORTED = "exported"
+    DROPPED = "dropped"
+    """There were too many at once."""
+    FAILED = "failed"
+    """The collector did not take them."""
+
+
+class ScalingInput(StrEnum):
+    """What the autoscaler is told of clients and of routers."""
+
+    ARRIVALS = "arrivals_per_s"
+    """Requests offered, refused ones included."""
+    NEWEST = "newest_per_s"
+    """The same, of the last seconds only."""
+    PROMPT_TOKENS = "prompt_tokens"
+    """Of a mean request."""
+    OUTPUT_TOKENS = "output_tokens"
+    HIT_RATE = "hit_rate"
+    WAITING_TOKENS = "waiting_tokens"
+    WAITED = "waited_s"
+    """How long the one has waited that waits longest."""
+    COMPUTING = "computing"
+    """Requests without a first token, and those with one, that routers have."""
+    DECODING = "decoding"
+
+
+class ScalingAction(StrEnum):
+    """What a plan does with a worker."""
+
+    RELABEL = "relabel"
+    WAKE = "wake"
+    ADD = "add"
+    DRAIN = "drain"
+    SLEEP = "sleep"
+    """Drained, and kept loaded."""
+
+
 def values(words: type[StrEnum]) -> str:
     """All of them, for a table."""
     return ", ".join(f"`{word}`" for word in words)

@@ -8,14 +8,14 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.dashboards import balancer, engines, overview, phases, pools
+from deploy.dashboards import autoscaler, balancer, engines, overview, phases, pools
 
 FOLDER = Path(__file__).parents[1] / "grafana" / "dashboards"
 
 
 def dashboards() -> Mapping[str, Dashboard]:
     """By the names of their files."""
-    made = (overview.dashboard(), phases.dashboard(), pools.dashboard(), balancer.dashboard(), engines.dashboard())
+    made = (overview.dashboard(), phases.dashboard(), pools.dashboard(), balancer.dashboard(), autoscaler.dashboard(), engines.dashboard())
     return {f"{dashboard.uid}.json": dashboard for dashboard in made}
 
 

@@ -113,7 +113,7 @@ def dashboard() -> Dashboard:
                     SECONDS,
                     Query(quantile(0.5, r.TTFT, by="class"), "{{class}} p50"),
                     Query(quantile(0.9, r.TTFT, by="class"), "{{class}} p90"),
-                    Query(quantile(0.99, r.TTFT, by="class"), "{{class}} p99"),
+                    Query(quantile(0.99, r.TTFT, by="class"), "{{class}} p99", exemplars=True),
                 ),
                 graph(
                     "Time per token",
@@ -122,7 +122,7 @@ def dashboard() -> Dashboard:
                     SECONDS,
                     Query(quantile(0.5, r.TPOT, by="class"), "{{class}} p50"),
                     Query(quantile(0.9, r.TPOT, by="class"), "{{class}} p90"),
-                    Query(quantile(0.99, r.TPOT, by="class"), "{{class}} p99"),
+                    Query(quantile(0.99, r.TPOT, by="class"), "{{class}} p99", exemplars=True),
                 ),
                 graph(
                     "Pauses between tokens",

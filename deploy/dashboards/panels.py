@@ -24,10 +24,11 @@ REQUESTS, TOKENS, SECONDS, RATIO, COUNT, BYTES, BYTES_PER_S = "reqps", "short", 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """``legend`` names a series by its labels, like ``{{class}} p90``."""
+    """``legend`` names a series by its labels, like ``{{class}} p90``. ``exemplars``: dots beside it lead to traces, if there are any."""
 
     expression: str
     legend: str = ""
+    exemplars: bool = False
 
 
 def graph(
@@ -84,4 +85,5 @@ def _targets(queries: tuple[Query, ...]) -> list[Builder[Dataquery]]:
 
 
 def _target(query: Query, name: str) -> prometheus.Dataquery:
-    return prometheus.Dataquery().datasource(SOURCE).expr(query.expression).legend_format(query.legend or "__auto").ref_id(name)
+    asked = prometheus.Dataquery().datasource(SOURCE).expr(query.expression).legend_format(query.legend or "__auto").ref_id(name)
+    return asked.exemplar(True) if query.exemplars else asked

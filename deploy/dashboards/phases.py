@@ -5,6 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from core.metrics import of_requests as r
+from core.metrics import of_workers as w
 from deploy.dashboards.page import page
 from deploy.dashboards.panels import COUNT, RATIO, REQUESTS, SECONDS, Query, graph, heat
 from deploy.dashboards.queries import cells, increase, level, quantile, rate
@@ -38,9 +39,9 @@ def dashboard() -> Dashboard:
                 graph(
                     "p90 by phase",
                     "Of ten requests one takes longer than this in the phase. Far above the mean: few requests bear it; find them with "
-                    "GET /v1/baton/requests.",
+                    "GET /v1/baton/requests, or by their traces: the dots, where exemplars are stored.",
                     SECONDS,
-                    Query(quantile(0.9, r.PHASE, by="phase"), "{{phase}}"),
+                    Query(quantile(0.9, r.PHASE, by="phase"), "{{phase}}", exemplars=True),
                 ),
                 heat(
                     "Times to first token",
@@ -80,6 +81,23 @@ def dashboard() -> Dashboard:
                     "Without a worker that ended, it is the network: raise router.worker_timeout_s.",
                     COUNT,
                     Query(increase(r.ENGINE_LOSSES), "lost"),
+                ),
+            ),
+            "Traces": (
+                graph(
+                    "Spans told by routers",
+                    "What became of the spans of traces; nothing where tracing is off. `failed`: the collector is away or says no. "
+                    "`dropped`: it is too slow; lower tracing.sample. Requests do not notice.",
+                    COUNT,
+                    Query(increase(r.TRACE_SPANS, by="result"), "{{result}}"),
+                    stacked=True,
+                ),
+                graph(
+                    "Spans told by workers",
+                    "The same for what workers tell of their parts of requests.",
+                    COUNT,
+                    Query(increase(w.TRACE_SPANS, by="result"), "{{result}}"),
+                    stacked=True,
                 ),
             ),
         },

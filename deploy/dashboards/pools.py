@@ -45,13 +45,16 @@ def dashboard() -> Dashboard:
                     width=8,
                 ),
                 graph(
-                    "Starts, restarts, drains",
-                    "Workers asked for, those of them that replace one that died, and workers asked to go, in each window. Restarts again "
-                    "and again: `failures` in `baton status` says why they die.",
+                    "Starts, restarts, drains, relabellings, sleeps",
+                    "Workers asked for, those of them that replace one that died, workers asked to go, workers that came over from the "
+                    "other pool, and workers that fell asleep, in each window. Restarts again and again: `failures` in `baton status` "
+                    "says why they die.",
                     COUNT,
                     Query(increase(p.STARTS, by="role"), "{{role}} started"),
                     Query(increase(p.RESTARTS, by="role"), "{{role}} restarted"),
                     Query(increase(p.DRAINS, by="role"), "{{role}} drained"),
+                    Query(increase(p.RELABELS, by="role"), "{{role}} relabelled"),
+                    Query(increase(p.SLEEPS, by="role"), "{{role}} fell asleep"),
                     width=8,
                 ),
                 graph(
@@ -63,11 +66,13 @@ def dashboard() -> Dashboard:
                     width=8,
                 ),
                 graph(
-                    "Seconds to start and to drain",
-                    "Mean of the controller's life: from asking for a worker to its being ready, and from asking it to go to its end. "
+                    "Seconds to start, to wake and to drain",
+                    "Mean of the controller's life: from asking for a worker, or asking it to wake, to its being ready, and from asking "
+                    "it to go to its end or its sleep. "
                     "Starts grow: a slow disk or hub, or no room. Drains near drain_timeout_s: answers are long, and are moved.",
                     SECONDS,
                     Query(_since_it_began(p.START), "{{role}} start"),
+                    Query(_since_it_began(p.WAKE), "{{role}} wake"),
                     Query(_since_it_began(p.DRAIN), "{{role}} drain"),
                 ),
                 graph(

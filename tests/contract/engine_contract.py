@@ -407,6 +407,21 @@ class EngineContract:
             await engine.heard()
         assert engine.tokens("b:0") == expected
 
+    async def test_who_has_slept_goes_on_as_before(self, make_engine: MakeEngine) -> None:
+        """It says that it sleeps, and that it has woken; then it answers as before, with nothing cached."""
+        engine = await make_engine()
+        prompt = prompt_of(2 * engine.facts.block_size_tokens, 14)
+        expected = await engine.run(ask("a:0", prompt, 5))
+        await check_empty(engine)
+        await engine.engine.sleep()
+        assert await engine.engine.utility("is_sleeping") is True
+        await engine.engine.wake()
+        assert await engine.engine.utility("is_sleeping") is False
+        assert await engine.run(ask("b:0", prompt, 5)) == expected
+        stats = engine.outputs["b:0"][0].prefill_stats
+        assert stats is not None
+        assert stats.num_cached_tokens == 0
+
     async def test_utilities(self, make_engine: MakeEngine) -> None:
         """The engine generates, is awake, forgets its cache when idle, and names a utility it does not have."""
         engine = await make_engine()

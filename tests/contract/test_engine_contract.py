@@ -25,7 +25,7 @@ async def make_simulated() -> AsyncIterator[MakeSimulated]:
     started: list[Running] = []
 
     async def make(link: Callable[[SimulatedEngineConfig], LocalLink] | None = None, **changes: Any) -> Running:
-        settings = {"num_blocks": 256, "vocab_size": 300, "timing": ConstantTime(0.001), "link_answer_s": 0.2, **changes}
+        settings = {"num_blocks": 256, "vocab_size": 300, "timing": ConstantTime(0.001), "link_answer_s": 0.2, "wake_s": 0.0, **changes}
         config = SimulatedEngineConfig(**settings)
         engine = SimulatedEngine(config, link=link(config) if link is not None else None)
         started.append(Running(engine, await engine.start(lambda phase: None)))

@@ -21,7 +21,9 @@ from engine.base import EngineStats
 from engine.vllm_engine import VllmEngine
 from kv_transfer.backend import TransferSettings, transfer_config
 from tests.contract.continuation import Continuation
-from tests.contract.engine_contract import LIMIT_S, EngineContract, MakeEngine, Running, ask, check_empty
+from tests.contract.engine_contract import LIMIT_S, EngineContract, MakeEngine, Running, ask, check_empty, prompt_of
+from tests.support.eventually import assert_eventually
+from tests.support.otlp_receiver import Collector, over_grpc
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
@@ -38,13 +40,20 @@ def run_dir() -> Iterator[Path]:
     assert left == [], "left behind"
 
 
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with over_grpc() as collector:
+        yield collector
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def pair(run_dir: Path) -> AsyncIterator[list[Started]]:
-    """Two engines with the demo model that can pull from each other, for as long as the module lasts."""
+async def pair(run_dir: Path, collector: Collector) -> AsyncIterator[list[Started]]:
+    """Two engines with the demo model that can pull from each other and tell a collector, for as long as the module lasts."""
     environment = dict(os.environ)  # engines are told much by it
     # The lease outlasts the module: nothing is freed by waiting.
     transfer = transfer_config("nixl", TransferSettings(lease_s=600, buffer_device="cpu", progress_thread_rest_us=100))
-    arguments = {"model": str(ensure_demo_model()), "max_model_len": 4096, "dtype": "float32"}
+    tracing = {"otlp_traces_endpoint": collector.endpoint}
+    arguments = {"model": str(ensure_demo_model()), "max_model_len": 4096, "dtype": "float32", **tracing}
     started: list[Started] = []
     try:
         for _ in range(2):
@@ -96,7 +105,17 @@ async def told_of_reset(engine: VllmEngine) -> bool:
 
 
 class TestVllmEngine(EngineContract):
-    """The contract."""
+    """The contract, and what only vLLM does."""
+
+    async def test_it_is_traced(self, make_engine: MakeEngine, collector: Collector) -> None:
+        """With vLLM's own ``otlp_traces_endpoint``, its process tells how it started; and it has a request's trace, for it gives that
+        back with every output: workers take it off."""
+        engine = await make_engine()
+        headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+        await engine.run(msgspec.structs.replace(ask("traced:0", prompt_of(20, 1), 3), trace_headers=headers))
+        assert [output.trace_headers for output in engine.outputs["traced:0"]] == [headers] * 3
+        await assert_eventually(lambda: collector.spans, 20.0, "spans of the start have come")
+        assert {resource["vllm.instrumenting_module_name"] for resource in collector.resources} == {"vllm.engine_core"}
 
 
 class TestContinuation(Continuation):

@@ -140,6 +140,12 @@ def test_the_engine_client() -> None:
         assert parameters(getattr(AsyncMPClient, name)) == asked, name
 
 
+def test_sleep() -> None:
+    """engine/vllm_engine.py: the utilities that an engine is put to sleep with, and woken."""
+    assert parameters(EngineCore.sleep)[0] == "level"
+    assert parameters(EngineCore.wake_up) == ["tags"]
+
+
 @pytest.mark.parametrize(
     ("struct", "names"),
     [

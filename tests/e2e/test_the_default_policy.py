@@ -69,7 +69,7 @@ def test_a_decision_is_told_in_full(baton: BatonServer, ours: openai.OpenAI) -> 
     prefill, decode = (baton.workers()[role]["worker"] for role in ("prefill", "decode"))
     assert (decided["prompt_tokens"], decided["rejected"]) == (500, {})
     plans = {(candidate["prefill"], candidate["decode"]): candidate["split"] for candidate in candidates}
-    assert plans == {(prefill, decode): True, (prefill, prefill): False, (decode, decode): False}
+    assert plans == {(prefill, decode): True, (decode, decode): False}
     for candidate in candidates:
         terms = candidate["terms_s"]
         assert set(terms) == set(TERMS)
@@ -171,11 +171,11 @@ def test_a_prompt_that_is_cached_is_known_to_be(baton: BatonServer, ours: openai
     where = happened["prefill_worker"]
     known = {candidate["prefill"]: candidate["cached_tokens"]["prefill"] for candidate in second["candidates"]}
     assert known[where] == 4 * BLOCK
-    assert price_of_alone(second, where) < price_of_alone(first, where)
+    assert price_of_prompt(second, where) < price_of_prompt(first, where)
     assert again["cached_tokens"] == known[again["prefill_worker"]] == 4 * BLOCK  # nobody computes again what need not be
 
 
-def price_of_alone(decided: Json, worker: str) -> float:
-    """Seconds of prefill, were this worker to do all of it."""
-    [alone] = [candidate for candidate in decided["candidates"] if (candidate["prefill"], candidate["decode"]) == (worker, worker)]
-    return float(alone["terms_s"]["prefill"])
+def price_of_prompt(decided: Json, worker: str) -> float:
+    """Seconds of prefill, were it this worker's."""
+    [prompt_s] = {candidate["terms_s"]["prefill"] for candidate in decided["candidates"] if candidate["prefill"] == worker}
+    return float(prompt_s)

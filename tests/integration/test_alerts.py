@@ -48,6 +48,13 @@ WELL: Mapping[str, str] = {
     f'baton_decision_seconds_bucket{{{OF},instance="router-1",le="0.0025"}}': "0+95x60",
     f'baton_decision_seconds_bucket{{{OF},instance="router-1",le="0.01"}}': "0+100x60",
     f'baton_decision_seconds_bucket{{{OF},instance="router-1",le="+Inf"}}': "0+100x60",
+    f"baton_scaling_held{{{OF}}}": "0x20 1 0x39",
+    f'baton_scaling_needed_workers{{{OF},role="prefill"}}': "1x60",
+    f'baton_scaling_needed_workers{{{OF},role="decode"}}': "2x60",
+    f'baton_scaling_target_workers{{{OF},role="prefill"}}': "1x60",
+    f'baton_scaling_target_workers{{{OF},role="decode"}}': "2x60",
+    f"baton_scaling_failed_rounds_total{{{OF}}}": "0x60",
+    f'baton_scaling_failed_actions_total{{{OF},kind="relabel"}}': "0x20 1x40",
 }
 """A sound cluster under load, minute by minute for an hour: some refusals and misses, a worker that died once, mistakes of clients."""
 
@@ -78,6 +85,21 @@ FAULTS: Mapping[str, tuple[dict[str, str], set[str]]] = {
     "too little is predicted": ({"bias.*ttft": "-0.8x60"}, {"BatonPredictionsBiased"}),
     "too much is predicted": ({"bias.*ttft": "2x60"}, {"BatonPredictionsBiased"}),
     "decisions are slow": ({"decision.*0.0025": "0+50x60"}, {"BatonDecisionsSlow"}),
+    "nobody tells the scaler": ({"scaling_held": "1x60"}, {"BatonScalingHeld"}),
+    "limits hold it back": (
+        {"scaling_needed.*decode": "5x60", "baton_refusals.*waited": "0+30x60"},
+        {"BatonScalingAtLimit"},
+    ),
+    "limits hold it back, and nobody is refused": (
+        {"scaling_needed.*decode": "5x60", "(refusals.*waited|outcome=.refused)": "0x60"},
+        set(),
+    ),
+    "roles are being swapped": (
+        {"scaling_needed.*decode": "1x60", "scaling_needed.*prefill": "2x60", "refusals.*waited": "0+30x60"},
+        set(),
+    ),
+    "rounds of the scaler fail": ({"scaling_failed_rounds": "0+1x60"}, {"BatonScalingFailing"}),
+    "workers do not let themselves be relabelled": ({"scaling_failed_actions": "0+1x60"}, {"BatonScalingFailing"}),
     "no requests": ({"(requests|refusals|tokens|decision)": "100x60"}, set()),
 }
 """What is different then, by a pattern of the series (no values: they are not there), and the alerts that fire for it."""

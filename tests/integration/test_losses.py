@@ -17,7 +17,6 @@ from core.ids import LegId
 from core.worker import Role, WorkerState
 from router.events import FailKind
 from router.limits import Limits
-from router.queue import QueueLimits
 from router.retry import Retry
 from tests.contract.engine_contract import prompt_of
 from tests.support.eventually import assert_eventually
@@ -284,18 +283,6 @@ async def test_an_engine_failure_is_a_lost_worker(cluster: MiniCluster, sampling
         assert cluster.router.ends(name) == [ends]
         assert told == expected(prompt_of(20, number), 60 if ends is FinishReason.LENGTH else len(told))
     assert "broken on purpose" in await broken.running
-
-
-async def test_without_workers_a_request_waits_and_then_ends_in_an_error(cluster: MiniCluster) -> None:
-    """Once, and it says that it was not for lack of room."""
-    await cluster.start(prefill=0, decode=0, limits=Limits(queue=QueueLimits(max_wait_s=0.3)))
-    cluster.router.send("a", prompt_of(20, 1), 4)
-    assert len(cluster.router.dispatcher.queue) == 1
-    await cluster.router.finished("a")
-    assert cluster.router.ends("a") == [FinishReason.ERROR]
-    failure = cluster.router.dispatcher.take_failure("client-a")
-    assert failure is not None
-    assert failure.kind is FailKind.UNAVAILABLE
 
 
 async def test_a_request_outlives_all_workers(cluster: MiniCluster) -> None:

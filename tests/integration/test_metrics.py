@@ -26,7 +26,7 @@ from router.readings import readings
 from router.service import WantedService, serving
 from tests.contract.engine_contract import prompt_of
 from tests.support.eventually import assert_eventually
-from tests.support.mini_cluster import HOST, MiniCluster, MiniRouter
+from tests.support.mini_cluster import HOST, MiniCluster, MiniRouter, MiniWorker
 from tests.support.router_server import MODEL, router_server
 
 OF_ROUTERS = {entry.name for chapter in ("requests", "handoffs", "routers") for entry in CHAPTERS[chapter]}
@@ -71,10 +71,14 @@ def check_by_catalogue(found: dict[str, list[Sample]], of_all: frozenset[str] = 
             assert sample.labels.keys() == {*entry.labels, *of_all, *le}, sample
 
 
+def of_worker_listener(worker: MiniWorker) -> MetricsListener:
+    return worker_listener(worker.runtime, lambda: worker.role, HOST)
+
+
 async def test_routers_and_workers_tell_the_whole_catalogue(cluster: MiniCluster) -> None:
     """After a handful of requests every metric of theirs is there with values, none that the catalogue lacks, and all labels are its."""
     await cluster.start(prefill=1, decode=1)
-    workers = [worker_listener(worker.runtime, worker.role, HOST) for worker in cluster.alive]
+    workers = [of_worker_listener(worker) for worker in cluster.alive]
     async with listening(router_listener(cluster.router), *workers) as (of_router, *of_workers):
         with serving(WantedService(ttft_s=30.0)):
             for number in range(3):
@@ -99,7 +103,7 @@ async def test_counts_are_what_happened(cluster: MiniCluster) -> None:
     """Requests, tokens, hand-overs and promises, from both ends of them."""
     await cluster.start(prefill=1, decode=1)
     decode = cluster.workers["decode-0"]
-    async with listening(router_listener(cluster.router), worker_listener(decode.runtime, decode.role, HOST)) as (router, worker):
+    async with listening(router_listener(cluster.router), of_worker_listener(decode)) as (router, worker):
         with serving(WantedService(ttft_s=30.0)):
             cluster.router.send("a", prompt_of(40, 1), 8)
             cluster.router.send("b", prompt_of(33, 2), 1)
@@ -170,7 +174,8 @@ async def test_who_is_refused_before_being_taken_in_is_counted() -> None:
         assert (await client.post("/v1/completions", content=b"{}", headers={"x-baton-priority": "first"})).status_code == 400
         for worker in server.cluster.workers.values():
             await worker.kill()
-        await assert_eventually(lambda: not server.dispatcher.has_ready_worker, 10.0, "nobody is ready")
+        server.cluster.tell()
+        await assert_eventually(server.dispatcher.nobody, 10.0, "nobody is ready")
         assert (await client.post("/v1/completions", json=asked, headers=promised)).status_code == 503
         tally = server.dispatcher.tally
         refused = {labels: cell.value for labels, cell in tally.refusals.cells.items() if cell.value}

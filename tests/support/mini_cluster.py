@@ -13,9 +13,12 @@ import msgspec
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 
 from cluster.channel import ChannelKeys, WorkerEnd
+from cluster.coming import Coming
+from cluster.leg_spans import LegSpans
 from cluster.membership import Membership
 from cluster.messages import LegKind
 from cluster.runtime import WorkerRuntime
+from cluster.span_export import SpanExport
 from cluster.whole import WholeLegs
 from core.block_keys import seed_of
 from core.config import PoolConfig
@@ -103,6 +106,7 @@ class MiniWorker:
         pool: PoolConfig = ROOMY,
         silence_s: float = SILENCE_S,
         pulse_s: float = BEAT_S,
+        spans: SpanExport | None = None,
     ) -> None:
         self.name, self.role, self.epoch = WorkerId(name), role, Epoch(epoch)
         self.gate = Gate()
@@ -118,6 +122,7 @@ class MiniWorker:
             *(self.name, self.epoch, self.engine, end, handlers, admissions(pool), prefill.leases, pulse_s, pool.stall_timeout_s),
             clock=lambda: time.monotonic() + self.ahead_s,
             block_seed=seed_of(router_keys.secret),
+            spans=LegSpans(self.name, spans, flush_timeout_s=10.0),
         )
         self.alive = True
         self._closed = False
@@ -164,8 +169,8 @@ class Directory:
         self._membership = Membership(0, [], self.keys)
         self._changed = asyncio.Event()
 
-    def tell(self, cards: list[WorkerCard]) -> None:
-        self._membership = Membership(self._membership.version + 1, cards, self.keys)
+    def tell(self, cards: list[WorkerCard], coming: Coming = Coming()) -> None:  # noqa: B008 - frozen
+        self._membership = Membership(self._membership.version + 1, cards, self.keys, coming)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -247,6 +252,10 @@ class MiniCluster:
         self.directory = Directory()
         self.workers: dict[str, MiniWorker] = {}
         self.routers: list[MiniRouter] = []
+        self.coming = Coming()
+        """What routers are told of workers that are not there yet."""
+        self.spans: Callable[[str], SpanExport | None] = lambda worker: None
+        """What a worker that is added sends the spans of traced legs with; it closes that at its end."""
         self._ended: list[MiniWorker] = []
 
     async def start(
@@ -277,7 +286,9 @@ class MiniCluster:
             "link_answer_s": 0.3,
             "lease_s": LEASE_S,
         }
-        worker = MiniWorker(name, role, epoch, self.directory.keys, SimulatedEngineConfig(**(settings | config)), pool)
+        worker = MiniWorker(
+            name, role, epoch, self.directory.keys, SimulatedEngineConfig(**(settings | config)), pool, spans=self.spans(name)
+        )
         await worker.start()
         if name in self.workers:
             self._ended.append(self.workers[name])
@@ -287,7 +298,7 @@ class MiniCluster:
     def tell(self, **states: WorkerState) -> None:
         """Tells the routers who is there; ``prefill_0=WorkerState.DRAINING`` changes a card's state."""
         cards = [msgspec.structs.replace(w.card, state=states.get(w.name.replace("-", "_"), w.card.state)) for w in self.alive]
-        self.directory.tell(cards)
+        self.directory.tell(cards, self.coming)
 
     @property
     def alive(self) -> list[MiniWorker]:

@@ -43,6 +43,11 @@ class Prometheus:
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
+    @property
+    def url(self) -> str:
+        """Where it is asked."""
+        return str(self._client.base_url)
+
     def get(self, path: str, **parameters: str | float) -> Any:
         """``data`` of ``/api/v1/PATH``. Fails with Prometheus' own words where it refuses the question."""
         told = self._client.get(f"/api/v1/{path}", params=parameters).json()
@@ -65,14 +70,20 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def prometheus(config: Mapping[str, Any]) -> Iterator[Prometheus]:
-    """Runs one with this configuration, its data and nothing else in a directory of its own."""
+def prometheus(config: Mapping[str, Any], port: int | None = None, *flags: str) -> Iterator[Prometheus]:
+    """Runs one with this configuration, its data and nothing else in a directory of its own. ``flags`` are further ones."""
     program = tool("prometheus")
     home = Path(tempfile.mkdtemp(prefix="p-", dir="/tmp"))
     (home / "prometheus.yml").write_text(yaml.safe_dump(dict(config)))
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{port or free_port()}"
     process = ServerProcess(
-        [program, f"--config.file={home / 'prometheus.yml'}", f"--storage.tsdb.path={home / 'data'}", f"--web.listen-address={address}"],
+        [
+            program,
+            f"--config.file={home / 'prometheus.yml'}",
+            f"--storage.tsdb.path={home / 'data'}",
+            f"--web.listen-address={address}",
+            *flags,
+        ],
         home,
         env={},
     )

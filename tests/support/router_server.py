@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from cluster.span_export import SpanExport
 from core.ids import RouterId
+from core.trace import Export
 from core.worker import WorkerState
 from deploy.demo_model import ensure_demo_model
 from engine.sim_timing import ConstantTime
@@ -23,9 +25,10 @@ from router.cluster_client import ClusterClient
 from router.dispatcher import Dispatcher
 from router.foresight import Foresight
 from router.front_half import RouterLLM, build_server, connect_server, front_half_config
+from router.http_trace import Traced
 from router.limits import Limits
 from router.members import Members
-from router.routes import install
+from router.routes import Status, install
 from tests.support.eventually import assert_eventually
 from tests.support.mini_cluster import BEAT_S, SILENCE_S, MiniCluster
 from tests.support.processes import free_port
@@ -70,13 +73,22 @@ class RouterServer:
 
 @contextlib.asynccontextmanager
 async def router_server(
-    simulated: Mapping[str, Any] | None = None, *, policy: str = "round_robin", limits: Limits | None = None, **installed: Any
+    simulated: Mapping[str, Any] | None = None,
+    *,
+    policy: str = "round_robin",
+    limits: Limits | None = None,
+    status: Status | None = None,
+    export: Export | None = None,
+    spans: Callable[[str], SpanExport | None] = lambda worker: None,
+    **installed: Any,
 ) -> AsyncIterator[RouterServer]:
-    """Serves until left. ``installed`` are keyword arguments of ``install``, e.g. ``max_body_bytes``."""
+    """Serves until left. ``status`` stands in for the controller; ``export`` is where spans of the router go, ``spans`` what workers send
+    theirs with; ``installed`` are keyword arguments of ``install``, e.g. ``max_body_bytes``."""
     model = str(ensure_demo_model())
     cluster = MiniCluster()
+    cluster.spans = spans
     await cluster.start(1, 1, 0, **{**SIMULATED, **(simulated or {})})
-    client = ClusterClient(5.0)
+    client = ClusterClient()
     foresight = Foresight(MODEL)
     balancer = make_balancer(policy, random.Random(0), foresight.predictor)
     dispatcher = Dispatcher(balancer, client.deliver, time.monotonic, limits=limits, foresight=foresight)
@@ -87,10 +99,12 @@ async def router_server(
     app = build_server(model, MODEL, config, SERVER_ARGS)
     await connect_server(app, llm)
 
-    async def status() -> dict[str, Any]:
+    async def nothing() -> dict[str, Any]:
         return {}
 
-    served = install(app, RouterId("router-0"), dispatcher, status, 5.0, **installed)
+    served = install(app, RouterId("router-0"), dispatcher, status or nothing, 5.0, **installed)
+    if export is not None:
+        served = Traced(served, export, 1.0)
     port = free_port()
     # As Ray Serve's replicas run it: uvicorn with httptools, and no access log.
     server = uvicorn.Server(uvicorn.Config(served, host="127.0.0.1", port=port, log_level="error", access_log=False, lifespan="off"))

@@ -12,7 +12,7 @@ from tests.support.watching import BATONS, RULES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
 CHAPTERS = re.findall(r"^### (\w+)$", PAGE, re.MULTILINE)
-AT_ONCE = {"BatonControllerFailing", "BatonWorkersRestarting", "BatonLeasesExpiring"}
+AT_ONCE = {"BatonControllerFailing", "BatonWorkersRestarting", "BatonLeasesExpiring", "BatonScalingFailing"}
 """They look back over minutes already."""
 
 

@@ -25,7 +25,15 @@ FENCES = {
     "vllm": ("engine/vllm*.py", "engine/sim*.py", "router/*.py", "kv_transfer/connector*.py", "deploy/*.py"),
     "nixl": ("kv_transfer/*.py",),
     # What is counted does not know it; only what shows it does, and what vLLM shows by itself.
-    "prometheus_client": ("core/metrics/exposition.py", "cluster/metrics_listener.py", "router/ingress.py", "engine/*_metrics.py"),
+    "prometheus_client": (
+        "core/metrics/exposition.py",
+        "cluster/signals/scrape.py",
+        "cluster/metrics_listener.py",
+        "router/ingress.py",
+        "engine/*_metrics.py",
+    ),
+    # Spans are data to everybody else.
+    "opentelemetry": ("cluster/otlp.py",),
     # Sockets are the channel's business (who owns the links makes its context), the simulated link's, and vLLM's event publisher's.
     "zmq": ("cluster/channel.py", "router/members.py", "engine/sim*.py", "engine/vllm*.py"),
 }

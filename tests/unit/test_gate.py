@@ -18,7 +18,7 @@ from router.keys import KeyRing
 from router.objectives import Promises
 from router.reason import Reason
 from router.routes import BatonHeaders
-from router.served_paths import INFERENCE, SERVED, SMALL, SMALL_BYTES, WITHOUT_KEY
+from router.served_paths import HEALTH, INFERENCE, SERVED, SMALL, SMALL_BYTES, WITHOUT_KEY
 from router.service import WantedService, current_service
 
 KEYS = KeyRing(ApiKeysConfig(env="K"), environment={"K": "alice=a-key-0123456789,bob=b-key-0123456789"})
@@ -124,15 +124,17 @@ async def test_a_key_opens_and_names(credential: tuple[bytes, bytes] | None, nam
         assert answer.headers["connection"] == "close"
 
 
-@pytest.mark.parametrize(
-    "path", sorted({*SERVED, "/v1/baton/status", "/v1/baton/requests/x", "/no/such", "/", "/v1/../health", "//health"})
-)
+NOT_OPEN = ("/v1/baton/status", "/v1/baton/requests/x", "/v1/baton/console", "/console/x", "/no/such", "/", "/v1/../health", "//health")
+
+
+@pytest.mark.parametrize("path", sorted({*SERVED, *WITHOUT_KEY, *NOT_OPEN}))
 async def test_every_path_needs_a_key_but_those_that_say_that_we_live(path: str) -> None:
     """The list of exceptions is closed; what looks like one is none."""
     app = App()
     answer = await ask(Gate(app, LIMIT, KEYS), path, method="GET")
     assert (answer.status == 200) == (path in WITHOUT_KEY)
-    assert {"/health", "/ping", "/-/healthz", "/-/routes"} == WITHOUT_KEY
+    assert {"/health", "/ping", "/-/healthz", "/-/routes"} == HEALTH
+    assert all(path == "/console" or path.startswith("/console/") for path in WITHOUT_KEY - HEALTH)
 
 
 async def test_below_a_route_prefix() -> None:

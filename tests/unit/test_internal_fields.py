@@ -28,7 +28,7 @@ from router.internal_fields import (
     vetted_headers,
 )
 from router.request_body import DEEPEST, NotServableError, is_deeper_than
-from router.served_paths import INFERENCE, NOT_SERVED, SERVED, SMALL, WITHOUT_KEY, remove_unserved
+from router.served_paths import HEALTH, INFERENCE, NOT_SERVED, SERVED, SMALL, remove_unserved
 
 SWITCHES = ("VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_RUNTIME_LORA_UPDATING")
 """What brings vLLM's routes for developers and for changing models."""
@@ -90,7 +90,7 @@ def test_the_lists_know_every_route(whole_app: FastAPI) -> None:
     assert routes - SERVED - NOT_SERVED.keys() == set()
     assert SERVED & NOT_SERVED.keys() == set()
     assert SERVED - routes == {"/-/healthz", "/-/routes"}, "Serve's own"
-    assert INFERENCE | SMALL | WITHOUT_KEY <= SERVED
+    assert INFERENCE | SMALL | HEALTH <= SERVED
 
 
 def test_routes_that_are_not_served_are_gone(whole_app: FastAPI) -> None:

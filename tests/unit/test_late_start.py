@@ -8,6 +8,7 @@ import json
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from router.decision_note import new_note
 from router.late_start import LateStart
 from router.leaving import LeavingIsTold
 
@@ -62,6 +63,20 @@ async def test_anthropics_error_event() -> None:
     failed = b'event: error\ndata: {"type":"error","error":{"type":"internal_error","message":"why"}}\n\n'
     start, body = await sent_of([STREAM, chunk(failed), chunk(b"", more=False)])
     assert (start["status"], json.loads(body["body"])["error"]["message"]) == (500, "why")
+
+
+ANTHROPIC = {429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error", 502: "api_error"}
+
+
+@pytest.mark.parametrize("status", ANTHROPIC)
+async def test_anthropics_error_event_of_a_request_that_was_given_up(status: int) -> None:
+    """vLLM makes an internal error of it, without a status; the status and the words are those with which it was given up."""
+    note = new_note()
+    note.status, note.reason = status, "no worker is ready"
+    failed = b'event: error\ndata: {"type":"error","error":{"type":"internal_error","message":"2 validation errors"}}\n\n'
+    start, body = await sent_of([STREAM, chunk(failed), chunk(b"", more=False)])
+    assert start["status"] == status
+    assert json.loads(body["body"]) == {"type": "error", "error": {"type": ANTHROPIC[status], "message": "no worker is ready"}}
 
 
 LEFT_ALONE = {

@@ -15,7 +15,7 @@ from core.ids import Epoch, WorkerId
 from core.worker import EngineFacts, Role, WorkerCard, WorkerLoad, WorkerState
 
 P, D = Role.PREFILL, Role.DECODE
-STARTING, READY, DRAINING, GONE = WorkerState.STARTING, WorkerState.READY, WorkerState.DRAINING, WorkerState.GONE
+STARTING, READY, DRAINING, SLEEPING, GONE = WorkerState
 HASHES = {P: "new", D: "new"}
 LIMITS = Limits(100.0, 10.0, 40.0)
 NOW_S = 10.0
@@ -58,6 +58,13 @@ TABLE: dict[str, tuple[list[WorkerRecord], int, list[Action]]] = {
     "stale waits for its pool": ([record("p1", spec="old"), record("p2", STARTING)], 2, []),
     "stale waits for a drain": ([record("p1", spec="old"), record("p2"), record("p3", DRAINING)], 2, []),
     "stale goes first when there are too many": ([record("p1"), record("p2", spec="old")], 1, [Drain(WorkerId("p2"))]),
+    # sleep
+    "asleep is not there": ([record("p1", SLEEPING), record("p2")], 2, [Create(P)]),
+    "asleep is no worker too many": ([record("p1", SLEEPING), record("p2")], 1, []),
+    "asleep is let sleep": ([record("p1", SLEEPING)], 0, []),
+    "asleep and stale: nobody will wake it": ([record("p1", SLEEPING, spec="old"), record("p2")], 1, [Drain(WorkerId("p1"))]),
+    "stale waits for nobody who sleeps": ([record("p1", spec="old"), record("p2", SLEEPING)], 1, [Drain(WorkerId("p1"))]),
+    "died asleep": ([gone("p1", draining_since_s=1.0, to_sleep=True), record("p2")], 1, []),
     # deaths
     "first death: at once": ([gone("p1")], 1, [Create(P, restarts=1)]),
     "second death": ([gone("p1", restarts=1)], 1, [Create(P, restarts=2, after_s=1.0)]),
@@ -111,6 +118,7 @@ ASKED: dict[str, tuple[list[WorkerRecord], int, dict[str, Any], list[Action]]] =
     "also when others are away": ([record("p1"), record("p2", STARTING)], 2, {}, [DRAIN_1]),
     "also while starting": ([record("p1", STARTING)], 1, {}, [DRAIN_1]),
     "goes first when there are too many": ([record("p2"), record("p1"), record("p3")], 2, {}, [DRAIN_1]),
+    "goes without being woken": ([record("p1", SLEEPING), record("p2")], 1, {}, [DRAIN_1]),
     "is not asked twice": ([record("p1", DRAINING), record("p2")], 1, {}, []),
     "its replacement comes once it drains": ([record("p1", DRAINING)], 1, {}, [Create(P)]),
     "its replacement is on its way": ([record("p1", DRAINING)], 1, {"pending": {P: 1}}, []),

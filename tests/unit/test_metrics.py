@@ -150,7 +150,7 @@ def test_whose_it_is_is_added() -> None:
     """To every sample, those of histograms included, beside the labels it has."""
     times = Spreads(TIME)
     times.observe(0.5, "decode")
-    collector = LabelledCollector(lambda: [family_of(times)], {"worker": "w", "role": "decode"})
+    collector = LabelledCollector(lambda: [family_of(times)], lambda: {"worker": "w", "role": "decode"})
     [family] = collector.collect()
     assert all({"phase", "worker", "role"} <= sample.labels.keys() for sample in family.samples)
     assert generate_latest(collector).count(b'role="decode"') == len(TIME.bounds) + 3

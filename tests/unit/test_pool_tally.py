@@ -7,7 +7,20 @@ from dataclasses import replace
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.lifecycle import Beat, Died, DrainAsked, EngineLoaded, Event, Limits, TimePassed, WorkerRecord, transition
+from cluster.lifecycle import (
+    Beat,
+    Died,
+    DrainAsked,
+    EngineLoaded,
+    Event,
+    Limits,
+    RoleChanged,
+    SleepAsked,
+    TimePassed,
+    WakeAsked,
+    WorkerRecord,
+    transition,
+)
 from cluster.pool_tally import PoolTally
 from core.ids import Epoch, WorkerId
 from core.metrics.catalogue import CHAPTERS
@@ -58,6 +71,35 @@ def test_a_life_that_ends_well() -> None:
         ("pool_wanted_workers", "decode"): 2,
         ("controller_routers", ""): 3,
     }
+
+
+def test_a_life_with_a_night_in_it() -> None:
+    """Relabelled, put to sleep after 9 s of draining, woken within 2 s: that is no start, and its pool is always the present one."""
+    tally = PoolTally()
+    to_sleep: list[tuple[float, Event]] = [(31.0, RoleChanged(Role.PREFILL)), (32.0, SleepAsked()), (41.0, IDLE), (500.0, WakeAsked())]
+    record = lived(tally, (30.0, EngineLoaded(CARD)), *to_sleep, (502.0, EngineLoaded(CARD)))
+    told = {key: value for key, value in values(tally, record).items() if key[0].startswith("pool_") and "wanted" not in key[0]}
+    assert told == {
+        ("pool_start_seconds_count", "decode"): 1,
+        ("pool_start_seconds_sum", "decode"): 30,
+        ("pool_relabels_total", "prefill"): 1,
+        ("pool_drains_total", "prefill"): 1,
+        ("pool_drain_seconds_count", "prefill"): 1,
+        ("pool_drain_seconds_sum", "prefill"): 9,
+        ("pool_sleeps_total", "prefill"): 1,
+        ("pool_wake_seconds_count", "prefill"): 1,
+        ("pool_wake_seconds_sum", "prefill"): 2,
+        ("pool_workers", "prefill,ready"): 1,
+        ("pool_worker_state", "prefill,ready,w"): 1,
+    }
+
+
+def test_who_dies_asleep_has_not_drained_all_night() -> None:
+    """The drain is measured once, where it ends."""
+    tally = PoolTally()
+    lived(tally, (30.0, EngineLoaded(CARD)), (32.0, SleepAsked()), (41.0, IDLE), (500.0, Died("x")))
+    told = values(tally)
+    assert (told["pool_drain_seconds_sum", "decode"], told["pool_ends_total", "died,decode"]) == (9, 1)
 
 
 def test_ends_by_their_cause() -> None:

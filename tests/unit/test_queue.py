@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -313,3 +314,70 @@ def test_idle_time_does_not_count() -> None:
     rate.idle(160.5)
     rate.busy(230.0)
     assert rate.per_second(230.5, 0) is None
+
+
+# -- while nobody serves -----------------------------------------------------------------------------------------------------
+
+
+def test_nobody_is_refused_for_the_time_others_wait_for_the_first_worker() -> None:
+    """Only for their number. When somebody serves, what was waited before does not count against those who come then."""
+    limits = QueueLimits(max_requests=3, max_wait_s=10.0)
+    queue = RequestQueue(limits)
+    queue.served_by(False, 0.0)
+    for number in range(2):
+        queue.enter(Waiting(RequestId(str(number)), Rank.NEW, 100, 0.0, 120.0, held=True), 0.0)
+    assert queue.full(60.0) is None
+    assert (queue.predicted_wait_s(60.0), queue.retry_after_s(60.0, 7.0)) == (None, 7.0)
+    queue.enter(Waiting(RequestId("2"), Rank.NEW, 100, 1.0, 120.0, held=True), 1.0)
+    assert queue.full(60.0) is not None
+    queue.leave(RequestId("2"), 60.0)
+    queue.served_by(True, 60.0)
+    for waiting in queue.new:
+        queue.enter(dataclasses.replace(waiting, held=False, counts_from_s=60.0), 60.0)
+    assert queue.full(60.1) is None
+    assert queue.full(65.1) is not None  # but what they have waited since does
+
+
+def test_how_fast_it_drains_is_not_measured_while_nobody_serves() -> None:
+    """A minute without a worker is not a minute in which nothing was done."""
+    queue = RequestQueue(QueueLimits())
+    queue.served_by(False, 0.0)
+    for number in range(8):
+        queue.enter(waiting(str(number), tokens=100), 0.0)
+    queue.served_by(True, 60.0)
+    for number in range(4):
+        queue.placed(RequestId(str(number)))
+        queue.served(RequestId(str(number)), 60.5 + number / 2)
+    wait_s = queue.predicted_wait_s(62.0)
+    assert wait_s is not None
+    assert wait_s < 2.0
+
+
+def test_promises_count_from_the_first_worker() -> None:
+    """Nobody is late before there is anybody who could be in time; and then those who came first are first."""
+    promised = WantedService(ttft_s=1.0)
+    held = Waiting(RequestId("a"), Rank.NEW, 10, 0.0, 120.0, promised, held=True)
+    assert not held.is_late(50.0)
+    served = dataclasses.replace(held, held=False, counts_from_s=50.0)
+    assert (served.start_by_s, served.is_late(50.5), served.is_late(51.5)) == (51.0, False, True)
+    assert dataclasses.replace(served, since_s=60.0).start_by_s == 61.0
+    queue = RequestQueue(QueueLimits())
+    for name in ("a", "b", "c"):
+        queue.enter(dataclasses.replace(served, request=RequestId(name)), 50.0)
+    queue.enter(waiting("later", since_s=50.2, service=promised), 50.2)
+    assert names(queue, 50.3) == ["a", "b", "c", "later"]
+
+
+STARTS: dict[str, tuple[float, float | None, float]] = {
+    "no deadline": (120.0, None, 120.0),
+    "an early one": (120.0, 5.0, 5.0),
+    "a late one": (120.0, 500.0, 120.0),
+    "nobody waits": (0.0, 5.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("case", STARTS)
+def test_how_long_one_waits_for_the_first_worker(case: str) -> None:
+    """As long as is configured, or its deadline; not the time to its first token, which is lost anyway."""
+    configured_s, deadline_s, expected_s = STARTS[case]
+    assert QueueLimits(max_start_wait_s=configured_s).start_wait_s(WantedService(ttft_s=0.1, deadline_s=deadline_s)) == expected_s

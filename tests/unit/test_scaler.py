@@ -88,7 +88,7 @@ def test_the_order_of_means() -> None:
 def test_sleeping_before_new() -> None:
     """A sleeping worker is woken, in whatever role is short, and only what is missing beyond is started."""
     asleep = tuple(worker(f"s{number}", Role.PREFILL, Phase.SLEEPING) for number in range(2))
-    with_them, without = (first_plan(signals(30.0, 2, 2, others=others)) for others in (asleep, ()))
+    with_them, without = (first_plan(signals(60.0, 2, 2, others=others)) for others in (asleep, ()))
     assert sum(isinstance(action, Wake) for action in with_them.actions) == 2
     news = [sum(added(plan, role) for role in Role) for plan in (with_them, without)]
     assert news[0] == news[1] - 2

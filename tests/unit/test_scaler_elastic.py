@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
 
@@ -11,9 +10,6 @@ from autoscaler.base import Scaler
 from autoscaler.plan import Action, Add, Drain, Plan, Relabel
 from autoscaler.signals import Phase, Signals
 from autoscaler.static import Nothing, StaticScaler
-from benchmarks.autoscale.fleet import Setup
-from benchmarks.autoscale.page import attained_with, hours_for, write
-from benchmarks.autoscale.runs import Found, Run
 from core.ids import WorkerId
 from core.step_model import StepModel
 from core.worker import Role
@@ -128,36 +124,3 @@ def test_the_same_again() -> None:
     first, second = ([(record.ttft_s, record.ended_s) for record in sim.replay(traffic())] for sim in both)
     assert first == second
     assert both[0].plans == both[1].plans
-
-
-RIVAL = [(4.0, 0.8), (6.0, 0.9), (10.0, 1.0)]
-
-
-@pytest.mark.parametrize(("attained", "hours"), [(0.7, 4.0), (0.85, 5.0), (0.95, 8.0), (1.01, None)])
-def test_hours_at_equal_promises(attained: float, hours: float | None) -> None:
-    """On the line between two settings; the cheapest, where all attain as much; none where none does."""
-    assert hours_for(RIVAL, attained) == (None if hours is None else pytest.approx(hours))
-
-
-@pytest.mark.parametrize(("hours", "attained"), [(3.0, None), (5.0, 0.85), (20.0, 1.0)])
-def test_promises_at_equal_hours(hours: float, attained: float | None) -> None:
-    """Likewise; none where even the cheapest setting takes more."""
-    assert attained_with(RIVAL, hours) == (None if attained is None else pytest.approx(attained))
-
-
-def test_the_page(tmp_path: Path) -> None:
-    """It holds Baton's defaults against the best rival both ways, has a row for every setting, and its plots are there."""
-    outcomes = {
-        Setup("static", (), 2, 2): (0.8, 4.0),
-        Setup("static", (), 4, 4): (1.0, 8.0),
-        Setup("dynamo"): (0.7, 3.0),
-        Setup("baton", (0.9,)): (0.95, 5.6),
-    }
-    path = [(0.0, 3.0), (1.0, 5.0)]
-    found = {Run("burst", setup, 1): Found(share, 1 - share, hours, {"Add": 2}, path, path) for setup, (share, hours) in outcomes.items()}
-    write(tmp_path / "autoscaling.md", found, seed=1)
-    text = (tmp_path / "autoscaling.md").read_text()
-    assert "is static, with 7.00: **20% fewer worker-hours**" in text
-    assert "is static, with 88.0%: **+7.0 points**" in text
-    assert text.count("\n| ") == 1 + len(outcomes)
-    assert sorted(each.name for each in (tmp_path / "autoscaling").iterdir()) == ["burst-cost.svg", "burst-workers.svg"]

@@ -8,8 +8,9 @@ import pytest
 from autoscaler.base import Scaler
 from autoscaler.counts import within_budget
 from autoscaler.dynamo_planner import DynamoPlanner
+from autoscaler.local_trend import LocalTrend
 from autoscaler.plan import Relabel, Wake
-from autoscaler.policy import PoolLimits, ScalerLimits
+from autoscaler.policy import Objective, PoolLimits, ScalerLimits
 from autoscaler.proportional import ProportionalScaler
 from autoscaler.scaler import BatonScaler
 from autoscaler.signals import Phase, PoolSignals, Reading, Signals, TrafficSignals
@@ -107,6 +108,36 @@ def test_dynamo_load_loop() -> None:
     starting = msgspec.structs.replace(late, workers=(*late.workers, worker("new", Role.PREFILL, Phase.STARTING)))
     plan, _ = scaler.plan(starting, scaler.first(), 0.0)
     assert plan.target(Role.PREFILL) == 3
+
+
+def test_dynamo_keeps_room_for_answers() -> None:
+    """It lets no decode worker go whose answers would not fit into the others' KV cache, however fast their steps."""
+    scaler = DynamoPlanner(limits(1, 50), Objective(2.0, 10.0))
+    counts = [scaler.plan(signals(5.0, 1, 4, running=answers), scaler.first(), 0.0)[0].target(Role.DECODE) for answers in (200.0, 320.0)]
+    assert counts == [3, 4]  # of 98 answers of 4,150 tokens each
+
+
+def test_dynamo_follows_a_trend() -> None:
+    """With the kalman predictor, of demand that grows by as much in every interval the next one is foreseen; with the constant one, the
+    last is expected again. Both every ``interval_s``."""
+    sizes: dict[bool, int] = {}
+    for follows_trend in (False, True):
+        cluster = paper(DynamoPlanner(limits(1, 500), OBJECTIVE, load_loop=False, interval_s=60.0, follows_trend=follows_trend), 2, 2)
+        for number in range(60):
+            cluster.tick(traffic(20.0 * (1 + number // 6)))
+        sizes[follows_trend] = cluster.count(Role.DECODE)
+    assert sizes[True] >= 1.08 * sizes[False]
+
+
+def test_a_local_trend() -> None:
+    """It finds a line and goes on along it, never below 0; of nothing it expects nothing."""
+    rising, falling = LocalTrend(), LocalTrend()
+    assert rising.next == 0.0
+    for number in range(40):
+        rising, falling = rising.seen(100.0 + 5 * number), falling.seen(200.0 - 5 * number)
+    assert rising.next == pytest.approx(300.0, rel=0.01)
+    assert falling.next == pytest.approx(0.0, abs=2.0)
+    assert falling.seen(-50.0).next >= 0.0
 
 
 def test_rivals_hold_what_they_do_not_know() -> None:

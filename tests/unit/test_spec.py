@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.spec import spec_hash
+from cluster.spec import differing_keys, spec_hash
 from core.config import BatonConfig
 from core.worker import Role
 
@@ -35,3 +35,21 @@ def test_workers_are_replaced_for_what_concerns_them(changed: dict[str, Any], re
     """And for nothing else."""
     before, after = (BatonConfig.model_validate({"model": "m", **config}) for config in ({}, changed))
     assert {role for role in Role if spec_hash(before, role) != spec_hash(after, role)} == replaced
+
+
+DIFFERING: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "equal": ({"prefill": {"count": 3, "drain_timeout_s": 5}}, []),
+    "another engine": (
+        {"decode": {"num_gpus": 2, "tensor_parallel_size": 2}, "prefill": {"num_gpus": 1}},
+        ["tensor_parallel_size", "num_gpus"],
+    ),
+    "other arguments": ({"prefill": {"engine_args": {"max_num_batched_tokens": 16384}}}, ["engine_args"]),
+}
+
+
+@pytest.mark.parametrize(("config", "keys"), DIFFERING.values(), ids=DIFFERING.keys())
+def test_workers_of_equal_pools_can_change_places(config: dict[str, Any], keys: list[str]) -> None:
+    """The keys that stand in the way are named; there are some exactly where the pools' specs differ."""
+    made = BatonConfig.model_validate({"model": "m", **config})
+    assert differing_keys(made) == keys
+    assert (spec_hash(made, P) != spec_hash(made, D)) == bool(keys)

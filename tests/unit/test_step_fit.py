@@ -140,6 +140,21 @@ def test_what_was_not_seen_is_the_priors(draw: Draw, unseen: list[str]) -> None:
         assert [getattr(model, name) for name in unseen] == pytest.approx([getattr(prior or StepModel(), name) for name in unseen])
 
 
+@pytest.mark.parametrize("prior", [None, FAR_OFF])
+@pytest.mark.parametrize(("draw", "unseen"), [(prefill, ["decode"]), (decode, ["prefill"]), (mixed, [])])
+def test_what_was_measured_is_told_apart_from_what_was_expected(draw: Draw, unseen: list[str], prior: StepModel | None) -> None:
+    """Nothing before there was enough; then only the sides of which there were steps: what a prior says of the other is not in it."""
+    worker = Worker(StepFit(prior))
+    worker.make(50, draw)
+    assert worker.fit.measured is None
+    worker.make(500, draw)
+    model, measured = worker.fit.model, worker.fit.measured
+    assert model is not None
+    assert measured is not None
+    for name, term in msgspec.structs.asdict(measured).items():
+        assert term == (0.0 if name.split("_")[0] in unseen else getattr(model, name))
+
+
 def test_hours_of_decoding_leave_prefill_as_it_was() -> None:
     """Each kind of step forgets by its own number."""
     worker = Worker(StepFit())

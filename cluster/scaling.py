@@ -1,0 +1,179 @@
+"""The autoscaler's loop beside the controller's: numbers in, a plan, and what the plan wants done. ``run()`` is the loop around ``step()``.
+
+It waits for routers, Prometheus and workers, so it is a task of its own: neither the controller's step nor the routers' long polls wait
+for it. Plans are made on a thread, for a thousand workers take tens of milliseconds, and the fit of a season takes more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from autoscaler.base import Scaler
+from autoscaler.plan import Action, Add, Drain, Plan, Relabel, Wake
+from autoscaler.signals import Signals, WorkerSignal
+from cluster.scaling_memory import ScalingMemory
+from cluster.scaling_tally import ScalingTally
+from cluster.signals.base import SignalsMissingError, SignalSource, named
+from core.errors import BatonError
+from core.ids import WorkerId
+from core.worker import Role
+
+log = logging.getLogger(__name__)
+
+KEPT_PLANS = 200
+_KEEPS_EVERY_S = 10.0
+"""What a scaler remembers changes slowly; what was done is written down at once."""
+
+
+class Pools(Protocol):
+    """What a scaler's plans are carried out by: the controller. All but ``workers`` also change how many workers are wanted."""
+
+    def workers(self) -> tuple[WorkerSignal, ...]:
+        """All there are now, and those that are on their way."""
+
+    async def relabel(self, worker: WorkerId, role: Role) -> None:
+        """Raises BatonError where that cannot be; likewise the others."""
+
+    async def wake(self, worker: WorkerId, role: Role) -> None:
+        """Returns before it is awake."""
+
+    async def sleep(self, worker: WorkerId) -> None:
+        """Ends it where its engine cannot sleep. Returns before it is done."""
+
+    def drain(self, worker: WorkerId, role: Role) -> None:
+        """Also one that was asked for and is not there yet."""
+
+    def add(self, role: Role, count: int) -> None:
+        """They are created by and by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One plan with what it was made from."""
+
+    plan: Plan
+    signals: Signals
+    took_s: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data. Of inputs, those that are known."""
+        inputs = {str(name): msgspec.to_builtins(reading) for name, reading in named(self.signals).items()}
+        return {**msgspec.to_builtins(self.plan), "text": self.plan.text, "inputs": inputs, "took_s": self.took_s}
+
+
+class Scaling:
+    """``keep`` is given what the next controller's scaler is to remember, and ``kept`` is what this one's was given."""
+
+    def __init__(
+        self,
+        scaler: Scaler[Any],
+        source: SignalSource,
+        pools: Pools,
+        interval_s: float,
+        dry_run: bool,
+        keep: Callable[[bytes], None],
+        kept: bytes | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.tally = ScalingTally()
+        self._scaler = scaler
+        self._source = source
+        self._pools = pools
+        self._interval_s = interval_s
+        self._dry_run = dry_run
+        self._keep = keep
+        self._clock = clock
+        self._memory = ScalingMemory(scaler)
+        self._state = self._memory.read(kept)
+        self._kept_s = -_KEEPS_EVERY_S
+        self._turns: deque[Turn] = deque(maxlen=KEPT_PLANS)
+        self._told = ""
+
+    def newest(self, count: int) -> list[Turn]:
+        """So many, the newest first."""
+        return list(reversed(self._turns))[: max(0, count)]
+
+    async def run(self) -> None:
+        """Until cancelled. Whatever a round raises, the next one is tried."""
+        try:
+            while True:
+                began_s = time.monotonic()
+                try:
+                    await self.step()
+                except Exception:
+                    self.tally.failed()
+                    log.exception("scaling: a round failed; trying again")
+                await asyncio.sleep(max(0.0, self._interval_s - (time.monotonic() - began_s)))
+        finally:
+            await self._source.close()
+
+    async def step(self) -> None:
+        """Reads, plans, tells, does."""
+        signals, trouble = await self._look()
+        now_s, began_s = self._clock(), time.perf_counter()
+        plan, state = await asyncio.to_thread(self._scaler.plan, signals, self._state, now_s)
+        took_s = time.perf_counter() - began_s
+        plan = msgspec.structs.replace(plan, held=trouble or plan.held, dry_run=self._dry_run)
+        self._state = state
+        self._turns.append(Turn(plan, signals, took_s))
+        self.tally.planned(signals, plan, took_s)
+        self._tell(plan)
+        if not plan.dry_run:
+            await self._carry_out(plan)
+        if plan.actions or now_s - self._kept_s >= _KEEPS_EVERY_S:
+            self._kept_s = now_s
+            self._keep(self._memory.written(state))
+
+    async def _look(self) -> tuple[Signals, str]:
+        """What is known, and why it is not more."""
+        try:
+            signals, trouble = await self._source.read(self._clock()), ""
+        except SignalsMissingError as error:
+            signals, trouble = Signals(), str(error)
+        return msgspec.structs.replace(signals, workers=self._pools.workers()), trouble
+
+    def _tell(self, plan: Plan) -> None:
+        """To the log, when it says something else than the last one: other numbers of tokens and seconds are not that."""
+        targets = [(pool.role, pool.ready, pool.starting, pool.target, pool.clamps) for pool in plan.pools]
+        said = f"{targets} {plan.actions} {re.sub(r'[0-9.]+', '#', f'{plan.held} {plan.warnings}')}"
+        if said != self._told:
+            self._told = said
+            log.info("scaling: %s", plan.text.replace("\n", "\nscaling: "))
+
+    async def _carry_out(self, plan: Plan) -> None:
+        """In the plan's order, but for what waits for workers: that is begun together. What cannot be done is told, and planned anew."""
+        waits = [action for action in plan.actions if isinstance(action, Relabel | Wake)]
+        await asyncio.gather(*map(self._do, waits))
+        for action in plan.actions:
+            if action not in waits:
+                await self._do(action)
+
+    async def _do(self, action: Action) -> None:
+        try:
+            match action:
+                case Relabel():
+                    await self._pools.relabel(action.worker, action.role)
+                case Wake():
+                    await self._pools.wake(action.worker, action.role)
+                case Add():
+                    self._pools.add(action.role, action.count)
+                case Drain():
+                    await self._drain(action)
+        except BatonError as error:
+            self.tally.failed_to(action)
+            log.warning("scaling: %s", error)
+
+    async def _drain(self, drain: Drain) -> None:
+        if drain.then_sleep:
+            await self._pools.sleep(drain.worker)
+        else:
+            self._pools.drain(drain.worker, drain.role)

@@ -1,0 +1,131 @@
+"""The section ``autoscaling``: how many workers there may be, what they are sized for, and where the numbers come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, field_validator, model_validator
+
+from core.section import Section
+from core.worker import Role
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+EVERY_DAY: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+"""``HH:MM``. In quotes: YAML reads some of these as numbers."""
+EndTime = Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
+
+
+class PoolRange(Section):
+    """How many workers one pool may have."""
+
+    min: int = Field(default=1, ge=0)
+    """Never fewer. 0 lets the pool end when nobody has asked for anything for ``zero_after_s``."""
+    max: int = Field(default=16, ge=1)
+    """Never more."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> PoolRange:
+        if self.min > self.max:
+            raise ValueError(f"`min` is at most `max`; they are {self.min} and {self.max}")
+        return self
+
+
+class Schedule(Section):
+    """Other limits on some hours of some days. Of several that hold, the last one that says something says it."""
+
+    start: ClockTime
+    """``"HH:MM"`` in ``time_zone``, in quotes."""
+    end: EndTime
+    """Likewise, ``"24:00"`` at the latest. Not later than ``start``: on the day after."""
+    days: tuple[Day, ...] = Field(default=EVERY_DAY, min_length=1)
+    """Those on which it starts."""
+    pool: Role | None = None
+    """``prefill`` or ``decode``. Unset: both."""
+    min: int | None = Field(default=None, ge=0)
+    """``min`` then."""
+    max: int | None = Field(default=None, ge=0)
+    """``max`` then."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Schedule:
+        if self.min is None and self.max is None:
+            raise ValueError("give `min`, `max` or both: it changes nothing otherwise")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"`min` is at most `max`; they are {self.min} and {self.max}")
+        return self
+
+
+class ScalingObjective(Section):
+    """What nine of ten requests are to get."""
+
+    ttft_s: float | None = Field(default=None, gt=0)
+    """Time to the first token. Unset: ``objectives.ttft_s``."""
+    tpot_s: float | None = Field(default=None, gt=0)
+    """Time per token after it. Unset: ``objectives.tpot_s``."""
+
+
+class AutoscalingConfig(Section):
+    """The autoscaler. Off unless ``enabled``: each pool then has its ``count`` of workers."""
+
+    enabled: bool = False
+    """Whether the numbers of workers follow the demand. ``count`` of a pool is what it then begins with."""
+    dry_run: bool = False
+    """Plans are made, told and counted, and not carried out."""
+    scaler: Literal["baton", "dynamo"] = "baton"
+    """Who decides: Baton's own, or the published rule of NVIDIA Dynamo's planner, for comparison."""
+    interval_s: float = Field(default=2.0, ge=0.1)
+    """Between two plans."""
+    prometheus: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
+    """URL of the Prometheus that scrapes this application, e.g. ``http://127.0.0.1:9090``. Unset: the controller asks
+    the routers itself."""
+    prometheus_token_env: str | None = Field(default=None, min_length=1)
+    """The name of the environment variable of the controller with the bearer token that Prometheus wants. Unset: it wants none."""
+    prefill: PoolRange = Field(default_factory=PoolRange)
+    """The workers that compute prompts."""
+    decode: PoolRange = Field(default_factory=PoolRange)
+    """The workers that produce tokens."""
+    gpu_budget: float | None = Field(default=None, gt=0)
+    """GPUs of both pools together, those of sleeping and leaving workers included; without GPUs, CPUs. Unset: as the limits allow."""
+    schedules: tuple[Schedule, ...] = ()
+    """Other limits at some times."""
+    time_zone: str = "UTC"
+    """Theirs, e.g. ``Europe/Berlin``."""
+    objective: ScalingObjective = Field(default_factory=ScalingObjective)
+    """What there are to be enough workers for."""
+    forecast: Literal["best", "last", "trend", "seasonal"] = "best"
+    """How demand is foreseen. ``best``: by whichever of the others was the closest lately."""
+    season_s: float | None = Field(default=86_400.0, gt=0)
+    """After how long traffic repeats itself. null: it does not, and the library for seasons, 100 MB, is not loaded."""
+    window_s: float = Field(default=60.0, ge=10)
+    """Over which rates and means are taken. With Prometheus: four of its scrapes at the least."""
+    stale_s: float = Field(default=30.0, gt=0)
+    """Numbers older than this are not acted on: the plan is then to leave everything as it is."""
+    start_up_s: float = Field(default=120.0, gt=0)
+    """What a worker takes to start, until one has been seen to."""
+    relabel: bool = True
+    """Whether workers may change roles. Only where the pools are alike, so that one can do for the other."""
+    relabel_rest_s: float = Field(default=30.0, ge=0)
+    """No worker changes back before this."""
+    shrink_after_s: float = Field(default=300.0, ge=0)
+    """A worker goes only if it could have been done without for so long."""
+    shrink_every_s: float = Field(default=60.0, ge=0)
+    """And only so long after the last one went."""
+    zero_after_s: float = Field(default=600.0, ge=0)
+    """Without any request for so long, pools whose ``min`` is 0 end."""
+    keep_asleep: int = Field(default=0, ge=0)
+    """So many workers that go are put to sleep instead of ended, where their engines can. They keep their GPUs."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"`{name}` is no time zone this machine knows; write one like `Europe/Berlin`, or `UTC`") from None
+        return name
+
+    def range(self, role: Role) -> PoolRange:
+        """Of one pool."""
+        return self.prefill if role is Role.PREFILL else self.decode

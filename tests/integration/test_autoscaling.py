@@ -1,0 +1,160 @@
+"""The autoscaler on a running cluster, real Ray and real clock: a burst, a controller that is killed, limits, and back.
+
+One prefill and two decode workers to begin with, simulated, and so slow that a few requests a second keep them busy: what is tested is not
+how fast this machine is. The controller asks the router itself. Numbers are over ten seconds, and workers go fifteen seconds after they are
+of no use any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.cluster_process import Cluster, detached_up, eventually, simulated_args
+from tests.support.requests_at_a_rate import Clients
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+CONTROLLER = "ray::ServeReplica:baton:Controller"
+PROMPT_TOKENS = 200
+"""0.8 s of a prefill worker."""
+PER_S = 3.0
+"""Requests per second, with such prompts two and a half workers' worth."""
+LONG = 64
+"""Tokens of an answer; so many requests a second are five decode workers' worth of them."""
+SCALING = {
+    "enabled": True,
+    "interval_s": 0.5,
+    "window_s": 10,
+    "objective": {"ttft_s": 3.0, "tpot_s": 0.2},
+    "prefill": {"min": 1, "max": 3},
+    "decode": {"min": 1, "max": 2},
+    "season_s": None,
+    "relabel_rest_s": 5,
+    "shrink_after_s": 15,
+    "shrink_every_s": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    args = simulated_args(prefill=1, decode=2)
+    terms = {"prefill_base_s": 0.005, "prefill_token_s": 0.004, "decode_base_s": 0.05, "decode_request_s": 0.02}
+    args["engine"]["simulated"]["timing"] = {"type": "polynomial", **terms}
+    args["autoscaling"] = SCALING
+    args["router"]["queue"] = {"max_wait_s": 600, "max_requests": 10_000}  # however long a start takes here, nobody is refused for it
+    with detached_up(args) as cluster:
+        eventually(cluster.all_ready, 30.0, "the router reaches every worker")
+        yield cluster
+
+
+def told(cluster: Cluster, last: int = 1) -> dict[str, Any]:
+    """What the router says of scaling; nothing while the controller is away."""
+    answer = httpx.get(f"{cluster.url}/v1/baton/scaling", params={"last": last}, timeout=30.0)
+    return answer.json() if answer.status_code == 200 else {"plans": []}
+
+
+def newest(cluster: Cluster) -> dict[str, Any]:
+    """The newest plan; an empty one where there is none yet."""
+    plans = told(cluster)["plans"]
+    return plans[0] if plans else {"held": "none", "actions": [], "pools": [], "warnings": [], "inputs": {}}
+
+
+def counts(cluster: Cluster) -> dict[str, int]:
+    """Ready workers by role."""
+    try:
+        return dict(Counter(worker["role"] for worker in cluster.workers().values()))
+    except httpx.HTTPError:
+        return {}
+
+
+def did(plan: dict[str, Any], kind: str, role: str = "") -> bool:
+    return any(action["type"] == kind and role in ("", action["role"]) for action in plan["actions"])
+
+
+def ready(plan: dict[str, Any]) -> dict[str, int]:
+    """Workers of each role when it was made."""
+    return {pool["role"]: pool["ready"] for pool in plan["pools"]}
+
+
+def acted(cluster: Cluster, kind: str, role: str = "") -> bool:
+    """Whether any of the newest plans did such a thing."""
+    return any(did(plan, kind, role) for plan in told(cluster, 200)["plans"])
+
+
+async def until(check: Callable[[], object], limit_s: float, what: str) -> None:
+    await asyncio.to_thread(eventually, check, limit_s, what)
+
+
+async def test_a_burst_and_back(cluster: Cluster) -> None:
+    """Long answers need two decode workers; then long prompts come. A decode worker is relabelled, and has its new role when the next
+    plan is made; then one is started. When all is over they go again. No request fails, and nobody who stayed was restarted."""
+    clients = Clients(cluster.url)
+    async with clients.coming(1.0, PROMPT_TOKENS // 8, LONG):
+        await until(lambda: newest(cluster)["held"] == "" and counts(cluster) == {"prefill": 1, "decode": 2}, 90.0, "decode has two")
+        before = cluster.workers()
+    async with clients.coming(PER_S, PROMPT_TOKENS, 4):
+        await until(lambda: acted(cluster, "Relabel"), 30.0, "a worker changes its role")
+        await until(lambda: acted(cluster, "Add", "prefill"), 30.0, "prefill workers are started")
+        await until(lambda: counts(cluster).get("prefill") == 3, 90.0, "prefill is as large as it may be")
+        plans = told(cluster, 200)["plans"]
+    await until(lambda: counts(cluster) == {"prefill": 1, "decode": 1}, 90.0, "all that were of no use have gone")
+    assert set(clients.statuses) == {200}
+    first = max(place for place, plan in enumerate(plans) if did(plan, "Relabel"))
+    moved, after = ready(plans[first]), ready(plans[first - 1])
+    assert after == {"prefill": moved["prefill"] + 1, "decode": moved["decode"] - 1}
+    for name, worker in cluster.workers().items():
+        if name in before:
+            assert (worker["pid"], worker["epoch"]) == (before[name]["pid"], before[name]["epoch"])
+
+
+async def test_both_pools_at_their_limits(cluster: Cluster) -> None:
+    """More is asked than any number of workers that may be started could do: that is said, and not chased. Nobody gets an error for it."""
+    clients = Clients(cluster.url)
+    async with clients.coming(PER_S, PROMPT_TOKENS, LONG, patient=False):
+        await until(lambda: counts(cluster) == {"prefill": 3, "decode": 2}, 90.0, "both pools are as large as they may be")
+        await until(lambda: any("keeps up with" in warning for warning in newest(cluster)["warnings"]), 30.0, "it says so")
+        seen = newest(cluster)
+        assert "at most 3" in seen["pools"][0]["clamps"]
+        assert {pool["role"]: pool["target"] for pool in seen["pools"]} == {"prefill": 3, "decode": 2}
+        assert not [action for action in seen["actions"] if action["type"] == "Add"]
+    assert told(cluster)["wanted"] == {"prefill": 3, "decode": 2}
+    assert set(clients.statuses) <= {200, 429}
+
+
+async def test_the_controller_is_killed_in_the_middle(cluster: Cluster) -> None:
+    """The next one has the same workers and wants the same numbers, though the configuration says others; nobody is drained or doubled;
+    the scaler knows what it knew; and goes on."""
+    clients = Clients(cluster.url)
+    async with clients.coming(PER_S, PROMPT_TOKENS, 4):
+        await until(lambda: counts(cluster).get("prefill") == 3, 60.0, "there are more workers than were configured")
+        await until(lambda: newest(cluster)["actions"] == [], 30.0, "and for now enough")
+        before, wanted = cluster.workers(), told(cluster)["wanted"]
+        horizons = {pool["role"]: pool["horizon_s"] for pool in newest(cluster)["pools"]}
+        [old] = cluster.home.titled(CONTROLLER)
+        old.kill()
+        await until(lambda: [p for p in cluster.home.titled(CONTROLLER) if p.pid != old.pid], 30.0, "Serve starts another")
+        await until(lambda: told(cluster)["plans"], 60.0, "it plans")
+        assert told(cluster)["wanted"] == wanted
+        await until(lambda: not newest(cluster)["held"], 30.0, "it has numbers again")
+        now = cluster.status()["workers"]
+        assert {worker["worker"]: worker["pid"] for worker in now} == {name: worker["pid"] for name, worker in before.items()}
+        assert {pool["role"]: pool["horizon_s"] for pool in newest(cluster)["pools"]} == horizons
+    assert set(clients.statuses) == {200}
+    await until(lambda: counts(cluster) == {"prefill": 1, "decode": 1}, 60.0, "all that were of no use have gone")
+
+
+def test_the_plans_are_told(cluster: Cluster) -> None:
+    """By the router, the newest first, as many as are asked for; and by `baton scaling`, for people."""
+    shown = told(cluster, 3)
+    assert (shown["enabled"], shown["config"]["scaler"], len(shown["plans"])) == (True, "baton", 3)
+    assert shown["plans"][0]["at_s"] > shown["plans"][1]["at_s"]
+    printed = cluster.home.baton("scaling")
+    assert printed.returncode == 0, printed.stderr
+    assert "told: arrivals_per_s " in printed.stdout
+    assert printed.stdout.splitlines()[-1] == "do: nothing"

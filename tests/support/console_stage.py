@@ -1,0 +1,66 @@
+"""A simulated cluster behind a real router, and clients that keep it a little busy: what the console is looked at with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import httpx
+
+from core.worker import Role
+from engine.sim_timing import PolynomialTime
+from tests.support.eventually import assert_eventually
+from tests.support.router_server import MODEL, SIMULATED, RouterServer, router_server
+
+STEPS = PolynomialTime(0.015, 2.5e-4, 2e-8, 0.018, 4e-4, 1e-7)
+"""Slow enough to be watched: a prompt of a thousand tokens takes 0.3 s, a token about 20 ms."""
+PROMISED = {"x-baton-ttft-s": "2", "x-baton-tpot-s": "0.04"}
+
+ENGINE: Mapping[str, Any] = {"timing": STEPS, "num_blocks": 512, "kv_bytes_per_token": 131_072, "link_gbps": 50.0, "link_answer_s": 10.0}
+
+
+@contextlib.asynccontextmanager
+async def console_server(
+    prefill: int = 2, decode: int = 2, *, policy: str = "least_outstanding_tokens", **options: Any
+) -> AsyncIterator[RouterServer]:
+    """``prefill-0`` and so on. ``options`` are those of ``router_server``."""
+    async with router_server(ENGINE, policy=policy, **options) as server:
+        for role, count in ((Role.PREFILL, prefill), (Role.DECODE, decode)):
+            for number in range(1, count):
+                await server.cluster.add_worker(f"{role}-{number}", role, **{**SIMULATED, **ENGINE})
+        server.cluster.tell()
+        await assert_eventually(lambda: len(server.dispatcher.view()) == prefill + decode, 20.0, "all workers are reached")
+        yield server
+
+
+async def ask(server: RouterServer, prompt: list[int], tokens: int, **headers: str) -> httpx.Response:
+    """One completion."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=60.0) as client:
+        asked = {"model": MODEL, "prompt": prompt, "max_tokens": tokens}
+        return await client.post("/v1/completions", json=asked, headers=headers)
+
+
+@contextlib.asynccontextmanager
+async def clients(server: RouterServer, count: int, seed: int = 1) -> AsyncIterator[None]:
+    """So many people, who ask, read and ask again until this is left."""
+    draw = random.Random(seed)
+
+    async def person(number: int) -> None:
+        history = [draw.randrange(16, 4096) for _ in range(draw.randrange(40, 400))]
+        while True:
+            await ask(server, history, draw.choice([8, 24, 40, 80]), **PROMISED, **{"x-request-id": f"chat-{number}-{len(history)}"})
+            history = [*history, *(draw.randrange(16, 4096) for _ in range(draw.randrange(20, 300)))]
+            if len(history) > 1500:
+                history = history[-100:]
+            await asyncio.sleep(draw.uniform(0.1, 1.5))
+
+    people = [asyncio.create_task(person(number)) for number in range(count)]
+    try:
+        yield
+    finally:
+        for one in people:
+            one.cancel()
+        await asyncio.gather(*people, return_exceptions=True)

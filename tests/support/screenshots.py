@@ -1,0 +1,58 @@
+"""``make screenshots``: the pictures of the console in docs/images, of a simulated cluster under a little load."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Browser, Page
+
+from tests.support.chromium import chromium, watched_page
+from tests.support.console_stage import clients, console_server
+from tests.support.router_server import RouterServer
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+WIDE = {"width": 1200, "height": 1120}
+SHOTS: dict[str, dict[str, Any]] = {
+    "console-light": {"color_scheme": "light", "viewport": WIDE},
+    "console-dark": {"color_scheme": "dark", "viewport": WIDE},
+    "console-narrow": {"color_scheme": "dark", "viewport": {"width": 360, "height": 780}, "device_scale_factor": 2},
+}
+BUSY_S = 15.0
+"""Before the first picture: step times are measured by then, and decisions go by them."""
+
+
+async def take() -> None:
+    """All of them, of the same minute."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    async with console_server(2, 3, policy="baton") as server, clients(server, 14), chromium() as browser:
+        await asyncio.sleep(BUSY_S)
+        for name, options in SHOTS.items():
+            async with watched_page(browser, **options) as watched:
+                await _open(watched.page, server)
+                await watched.page.screenshot(path=IMAGES / f"{name}.png")
+        await _decision(browser, server)
+
+
+async def _decision(browser: Browser, server: RouterServer) -> None:
+    """One that has ended well, opened."""
+    async with watched_page(browser, color_scheme="light", viewport=WIDE) as watched:
+        page = watched.page
+        await _open(page, server)
+        key = await page.locator("#decisions > li").filter(has_text="→").nth(3).get_attribute("data-key")
+        row = page.locator(f'#decisions > li[data-key="{key}"]')
+        await row.locator("summary").click()
+        await row.locator(".outcome").filter(has_not_text="not there yet").wait_for()
+        await page.mouse.move(0, 0)
+        await row.screenshot(path=IMAGES / "console-decision.png")
+
+
+async def _open(page: Page, server: RouterServer) -> None:
+    await page.goto(f"{server.url}/console")
+    await page.locator("#decisions summary").first.wait_for()
+    await page.wait_for_timeout(600)  # bars grow to their length
+
+
+if __name__ == "__main__":
+    asyncio.run(take())

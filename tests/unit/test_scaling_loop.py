@@ -1,0 +1,301 @@
+"""The autoscaler's loop in the controller: what it is told of workers, what it does with a plan, what it keeps, and what it survives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from autoscaler.base import Scaler
+from autoscaler.memory import BatonState
+from autoscaler.plan import Add, Drain, Plan, PoolReport, Relabel, Wake
+from autoscaler.scaler import BatonScaler
+from autoscaler.signals import Phase, Reading, Signals, TrafficSignals, WorkerSignal
+from cluster.lifecycle import WorkerRecord
+from cluster.scaling import Scaling
+from cluster.scaling_memory import ScalingMemory
+from cluster.signals.base import SignalsMissingError, SignalSource
+from cluster.signals.workers import worker_signals
+from cluster.spec import WorkerReport
+from core.errors import WorkerUnfitError
+from core.ids import Epoch, WorkerId
+from core.metrics.tally import Reading as TallyReading
+from core.metrics.tally import Sum
+from core.worker import Role, WorkerCard, WorkerLoad, WorkerState
+from tests.support.eventually import assert_eventually
+from tests.support.scaling import FACTS, STEP, limits, paper, policy, traffic
+
+P, D = Role.PREFILL, Role.DECODE
+ONE_EACH = {P: 1, D: 1}
+
+
+def record(name: str, role: Role, state: WorkerState = WorkerState.READY, created_s: float = 0.0, **changes: Any) -> WorkerRecord:
+    card = WorkerCard(WorkerId(name), Epoch(1), role, state, "tcp://h:1", "k", FACTS) if state is not WorkerState.STARTING else None
+    return replace(
+        WorkerRecord(WorkerId(name), role, Epoch(1), "today", created_s, state, card=card, ready_after_s=30.0 if card else None), **changes
+    )
+
+
+def told(records: Sequence[WorkerRecord], wanted: dict[Role, int], **reports: WorkerReport) -> dict[str, WorkerSignal]:
+    of = {WorkerId(name): report for name, report in reports.items()}
+    seen = worker_signals(records, of, wanted, lambda each: each.spec_hash != "today", {WorkerId("found")}, 100.0)
+    assert len({signal.worker for signal in seen}) == len(seen)
+    return {signal.worker: signal for signal in seen}
+
+
+# -- workers -----------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_told_of_a_worker() -> None:
+    """Its role, age, load, start and facts; warm once it has measured its steps itself."""
+    report = WorkerReport("ready", load=WorkerLoad(running=3, waiting=2, step=STEP), measured=STEP)
+    cold = WorkerReport("ready", load=WorkerLoad(step=STEP))
+    seen = told([record("p", P, created_s=40.0), record("found", D)], ONE_EACH, p=report, found=cold)
+    assert seen["p"] == WorkerSignal(WorkerId("p"), P, Phase.READY, 60.0, FACTS, STEP, True, 30.0, 5)
+    assert (seen["found"].warm, seen["found"].step, seen["found"].start_up_s) == (False, None, None)
+
+
+@pytest.mark.parametrize("state", WorkerState)
+def test_phases(state: WorkerState) -> None:
+    """Each state is a phase; those that are gone are left out."""
+    seen = told([record("w", P, state)], {P: int(state in (WorkerState.STARTING, WorkerState.READY)), D: 0})
+    assert {signal.phase for signal in seen.values()} == (set() if state is WorkerState.GONE else {Phase(state.value)})
+
+
+def test_those_to_be_created_are_starting() -> None:
+    """Asked for, in back-off, or dead and to be replaced: as many as are missing, or the next plan would ask for them again."""
+    seen = told([record("p", P), record("dead", D, WorkerState.GONE)], {P: 3, D: 1})
+    assert sorted((signal.role, signal.phase) for signal in seen.values()) == [
+        (D, Phase.STARTING),
+        (P, Phase.READY),
+        (P, Phase.STARTING),
+        (P, Phase.STARTING),
+    ]
+
+
+def test_those_beyond_the_number_are_leaving() -> None:
+    """During a replacement there are more for a while: the outgoing ones are on their way, and the others are as many as wanted."""
+    old = record("old", P, created_s=90.0, spec_hash="yesterday")
+    seen = told([old, record("new", P, created_s=50.0), record("newest", P, created_s=70.0)], {P: 1, D: 0})
+    assert {name: signal.phase for name, signal in seen.items()} == {
+        "newest": Phase.READY,
+        "new": Phase.DRAINING,
+        "old": Phase.DRAINING,
+    }
+
+
+# -- a round -----------------------------------------------------------------------------------------------------------------
+
+
+class Source(SignalSource):
+    """Says what it is told to say, or raises it."""
+
+    def __init__(self) -> None:
+        self.says: Signals | Exception = Signals(TrafficSignals(Reading(3.0, 0.5)))
+        self.closed = False
+
+    async def read(self, now_s: float) -> Signals:
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Told:
+    """Pools that write down what is asked of them, and can refuse it."""
+
+    done: list[Any] = field(default_factory=list)
+    unfit: set[str] = field(default_factory=set)
+    here: tuple[WorkerSignal, ...] = ()
+
+    def workers(self) -> tuple[WorkerSignal, ...]:
+        return self.here
+
+    async def relabel(self, worker: WorkerId, role: Role) -> None:
+        if worker in self.unfit:
+            raise WorkerUnfitError(worker, "change", "it is draining")
+        self.done.append(("relabel", worker, role))
+
+    async def wake(self, worker: WorkerId, role: Role) -> None:
+        self.done.append(("wake", worker, role))
+
+    async def sleep(self, worker: WorkerId) -> None:
+        self.done.append(("sleep", worker))
+
+    def drain(self, worker: WorkerId, role: Role) -> None:
+        self.done.append(("drain", worker, role))
+
+    def add(self, role: Role, count: int) -> None:
+        self.done.append(("add", role, count))
+
+
+class Dictated(Scaler[BatonState]):
+    """Plans what it is told to, one after the other, and the last again; remembers how often it was asked."""
+
+    name = "baton"
+
+    def __init__(self, *plans: Plan | Exception) -> None:
+        self._plans = list(plans)
+
+    def first(self) -> BatonState:
+        return BatonState()
+
+    def plan(self, signals: Signals, state: BatonState, now_s: float) -> tuple[Plan, BatonState]:
+        plan = self._plans.pop(0) if len(self._plans) > 1 else self._plans[0]
+        if isinstance(plan, Exception):
+            raise plan
+        return plan, msgspec.structs.replace(state, busy_s=(state.busy_s or 0.0) + 1)
+
+
+W = [WorkerId(f"w{number}") for number in range(5)]
+ALL = (Relabel(W[0], D), Wake(W[1], P), Add(P, 2), Drain(W[2], D), Drain(W[3], D, then_sleep=True))
+
+
+@dataclass
+class Rig:
+    scaling: Scaling
+    pools: Told
+    source: Source
+    kept: list[bytes]
+
+    def counted(self, name: str) -> dict[tuple[str, ...], float]:
+        readings: list[TallyReading] = list(self.scaling.tally.readings())
+        [found] = [reading for reading in readings if reading.entry.name == f"baton_scaling_{name}"]
+        return {labels: cell.value for labels, cell in found.cells.items() if isinstance(cell, Sum) and cell.value}
+
+
+def rig(*plans: Plan | Exception, dry_run: bool = False, kept: bytes | None = None, scaler: Scaler[Any] | None = None) -> Rig:
+    pools, source, keeps = Told(), Source(), list[bytes]()
+    scaling = Scaling(scaler or Dictated(*plans), source, pools, 0.01, dry_run, keeps.append, kept, clock=lambda: 1000.0)
+    return Rig(scaling, pools, source, keeps)
+
+
+def plan(*actions: Any, **changes: Any) -> Plan:
+    return msgspec.structs.replace(Plan(1000.0, "baton", (PoolReport(P, 1, 0, 1), PoolReport(D, 2, 0, 2)), actions), **changes)
+
+
+async def test_a_plan_is_carried_out() -> None:
+    """Each kind of action by its own way; counted, and told with what it was made from."""
+    made = rig(plan(*ALL))
+    await made.scaling.step()
+    assert made.pools.done == [("relabel", W[0], D), ("wake", W[1], P), ("add", P, 2), ("drain", W[2], D), ("sleep", W[3])]
+    assert made.counted("actions_total") == {
+        ("relabel", "decode"): 1,
+        ("wake", "prefill"): 1,
+        ("add", "prefill"): 2,
+        ("drain", "decode"): 1,
+        ("sleep", "decode"): 1,
+    }
+    [turn] = made.scaling.newest(5)
+    shown = turn.as_dict()
+    assert shown["inputs"] == {"arrivals_per_s": {"value": 3.0, "age_s": 0.5}}
+    assert shown["text"] == turn.plan.text
+    assert [action["type"] for action in shown["actions"]] == ["Relabel", "Wake", "Add", "Drain", "Drain"]
+
+
+async def test_what_cannot_be_done_does_not_stop_the_rest() -> None:
+    """It is counted; the next plan is made from how things are then."""
+    made = rig(plan(Relabel(W[0], D), Relabel(W[1], D), Add(P, 1)))
+    made.pools.unfit = {W[0]}
+    await made.scaling.step()
+    assert made.pools.done == [("relabel", W[1], D), ("add", P, 1)]
+    assert made.counted("failed_actions_total") == {("relabel",): 1}
+
+
+async def test_a_dry_run_only_recommends() -> None:
+    """Also where the scaler itself knows nothing of it: the plan says so, and nothing is done."""
+    made = rig(plan(*ALL), dry_run=True)
+    await made.scaling.step()
+    assert made.pools.done == []
+    assert made.scaling.newest(1)[0].plan.text.splitlines()[-1].startswith("would do: relabel w0")
+
+
+async def test_without_numbers_it_holds_and_says_who_is_silent() -> None:
+    """Baton's scaler keeps what there is; the plan and the metrics say why."""
+    made = rig(scaler=BatonScaler(limits(), policy()))
+    made.pools.here = tuple(paper(BatonScaler(limits(), policy()), 2, 3).workers.values())
+    made.source.says = SignalsMissingError("Prometheus does not answer: refused")
+    await made.scaling.step()
+    [turn] = made.scaling.newest(1)
+    assert turn.plan.held == "Prometheus does not answer: refused"
+    assert (turn.plan.target(P), turn.plan.target(D), turn.plan.actions) == (2, 3, ())
+    assert made.counted("held") == {(): 1}
+    made.source.says = Signals(traffic(0.0))
+    await made.scaling.step()
+    assert made.scaling.newest(1)[0].plan.held.startswith("waiting prompt tokens: nobody says how many")
+
+
+async def test_plans_are_kept_the_newest_first() -> None:
+    """So many as are asked for, as far as there are."""
+    made = rig(plan(Add(P, 1)), plan())
+    await made.scaling.step()
+    await made.scaling.step()
+    assert [len(turn.plan.actions) for turn in made.scaling.newest(9)] == [0, 1]
+    assert len(made.scaling.newest(1)) == 1
+    assert made.scaling.newest(0) == made.scaling.newest(-3) == []
+
+
+async def test_the_log_says_what_is_new(caplog: pytest.LogCaptureFixture) -> None:
+    """Other numbers of tokens and seconds are no news; other targets, reasons and actions are."""
+    held = [plan(held=f"arrivals: last heard {seconds} s ago") for seconds in (31, 33, 35)]
+    made = rig(*held, plan(), plan(Add(P, 1)), plan())
+    with caplog.at_level(logging.INFO, "cluster.scaling"):
+        for _ in range(6):
+            await made.scaling.step()
+    assert [line.message.splitlines()[-1] for line in caplog.records] == [
+        "scaling: do: nothing",
+        "scaling: do: nothing",
+        "scaling: do: add 1 to prefill",
+        "scaling: do: nothing",
+    ]
+
+
+async def test_a_round_that_raises_is_counted_and_the_loop_goes_on() -> None:
+    """Whatever it was; and the source is closed at the end."""
+    made = rig(RuntimeError("on purpose"), RuntimeError("again"), plan(Add(D, 1)))
+    task = asyncio.create_task(made.scaling.run())
+    await assert_eventually(lambda: bool(made.pools.done), 10.0, "a plan was made after all")
+    assert made.counted("failed_rounds_total") == {(): 2}
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert made.source.closed
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_done_is_written_down_at_once() -> None:
+    """And what was seen every ten seconds."""
+    made = rig(plan(), plan(), plan(Add(P, 1)), plan())
+    for kept in (1, 1, 2, 2):
+        await made.scaling.step()
+        assert len(made.kept) == kept
+    again = rig(plan(Add(P, 1)), kept=made.kept[-1])
+    await again.scaling.step()
+    assert msgspec.json.decode(again.kept[-1])["state"]["busy_s"] == 4.0  # three rounds before, one after
+
+
+def test_a_state_survives_being_written() -> None:
+    """All of it, after an hour of traffic."""
+    run = paper(BatonScaler(limits(), policy()), 2, 3)
+    for number in range(120):
+        run.tick(traffic(1.0 + number % 7), 30.0, queue=number % 3 * 1000.0)
+    memory: ScalingMemory[BatonState] = ScalingMemory(BatonScaler(limits(), policy()))
+    assert isinstance(run.state, BatonState)
+    assert memory.read(memory.written(run.state)) == run.state
+
+
+@pytest.mark.parametrize(
+    "text", [None, b"", b"nothing", b"[]", b'{"scaler":"dynamo","state":{}}', b'{"scaler":"baton","state":{"means":1}}']
+)
+def test_a_state_that_cannot_be_read_is_a_first_one(text: bytes | None) -> None:
+    """Nobody's, another scaler's, or an older Baton's: the scaler begins anew, and nothing is stopped by it."""
+    assert ScalingMemory(BatonScaler(limits(), policy())).read(text) == BatonState()
