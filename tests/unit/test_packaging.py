@@ -20,6 +20,20 @@ def pins(lock: Path) -> dict[str, str]:
     return dict(line.split("==") for line in lock.read_text().split())
 
 
+NOT_INSTALLED = {"deploy": ("docker/", "kuberay/", "ray/", "test_tools.sh")}
+"""What is used from the repository only: nothing that runs reads it."""
+
+
+def test_data_is_installed_too() -> None:
+    """Every file of a package that is not Python is package data, so that an install that is a copy, as in the image, has it."""
+    data = PROJECT["tool"]["setuptools"]["package-data"]
+    for name in FOLDERS:
+        files = {path for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
+        needed = {path for path in files if not str(path.relative_to(ROOT / name)).startswith(NOT_INSTALLED.get(name, ()))}
+        packed = {path for pattern in data.get(name, []) for path in (ROOT / name).glob(pattern)}
+        assert needed <= packed, sorted(str(path.relative_to(ROOT)) for path in needed - packed)
+
+
 def test_every_folder_is_a_package():
     """Each top-level folder with an __init__.py is listed, and nothing else."""
     assert sorted(FOLDERS) == sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
