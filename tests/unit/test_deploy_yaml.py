@@ -184,6 +184,15 @@ def test_a_pod_has_room_for_one_worker_and_nothing_else(manifests: list[Manifest
     assert groups(manifests)[pool]["maxReplicas"] >= wanted["count"] + wanted["surge"]
 
 
+def test_rays_autoscaler_sees_what_pods_offer(manifests: list[Manifest]) -> None:
+    """What Ray's autoscaler takes a group's pod for is what Ray will have there: nothing is guessed from limits of Kubernetes' own."""
+    from ray.autoscaler._private.kuberay.autoscaling_config import _get_ray_resources_from_group_spec as seen
+
+    for group in groups(manifests).values():
+        amounts = {name: amount for name, amount in seen({"rayStartParams": {}, **group}, False).items() if name != "memory"}
+        assert amounts == {name: float(amount) for name, amount in group["resources"].items()}
+
+
 def test_routers_have_their_pods(manifests: list[Manifest]) -> None:
     """The smallest number of router pods has the CPUs for all routers, and no other group has any."""
     router = served(manifests).config.router
