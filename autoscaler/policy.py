@@ -114,8 +114,8 @@ class ScalerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float = 60.0
     """In how long new workers are to have served what waits when they come. Relabelled ones have the objective's time."""
     mixes: bool = True
-    """Whether routers let a worker of one role do the other's work where that is faster, as the policy ``baton`` does. Only where those of
-    both are alike. Then both pools are sized together."""
+    """Whether routers let decode workers compute prompts where that is faster, as the policy ``baton`` does. Only where workers of both
+    roles are alike. Then both pools are rounded up to whole workers once."""
     relabel: bool = True
     """Whether workers may change roles. Only where those of both are alike."""
     relabel_gain: float = 0.05

@@ -12,8 +12,6 @@ from core.worker import Role
 
 _Z = 1.28
 """Nine times of ten a normal variable is not further above its mean, in its deviations."""
-_LEAST = 1e-6
-"""Of a worker's time: next to nothing."""
 _STEPS = 24
 """Of a bisection: to a ten-millionth."""
 
@@ -45,20 +43,16 @@ class Need(msgspec.Struct, frozen=True):
     utilisation: float
     burstiness: float
     mixed: bool = False
-    """Whether workers of one role do the other's work where that is faster."""
+    """Whether decode workers compute prompts, too, in the time they have left."""
 
     def counts(self, share: float = 1.0) -> dict[Role, int]:
-        """Workers of both roles. Where they mix, work is rounded up to whole workers once, not in each pool, and then divided like it."""
+        """Workers of both roles. Where they mix, all work is rounded up to whole workers once: what is over in decode is prefill's."""
         apart = {role: self.of(role, share) for role in Role}
         if not self.mixed or self.prefill is None or self.decode is None or not all(apart.values()):
             return apart
-        busy = {Role.PREFILL: self._busy(share), Role.DECODE: self._at_once(share) / self.decode.batch}
-        work = sum(busy.values())
-        if work < _LEAST:
-            return apart
-        total = max(len(busy), min(sum(apart.values()), self._servers(work)))
-        prefill = max(1, min(total - 1, round(total * busy[Role.PREFILL] / work)))
-        return {Role.PREFILL: prefill, Role.DECODE: total - prefill}
+        together = self._servers(self._busy(share) + self._at_once(share) / self.decode.batch)
+        prefill = max(1, min(apart[Role.PREFILL], together - apart[Role.DECODE]))
+        return {Role.PREFILL: prefill, Role.DECODE: apart[Role.DECODE]}
 
     def of(self, role: Role, share: float = 1.0) -> int:
         """Workers of a role; 0 only where there is nothing to do at all."""

@@ -30,6 +30,8 @@ from core.worker import Role
 log = logging.getLogger(__name__)
 
 KEPT_PLANS = 200
+_MOVES_WAIT_S = 1.0
+"""For workers that are told another role, or to wake. One that does not answer is waited for beside the next plans."""
 _KEEPS_EVERY_S = 10.0
 """What a scaler remembers changes slowly; what was done is written down at once."""
 
@@ -58,7 +60,7 @@ class Pools(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One plan with what it was made from."""
+    """One plan with what it was made from, but for what there was of workers."""
 
     plan: Plan
     signals: Signals
@@ -97,6 +99,7 @@ class Scaling:
         self._kept_s = -_KEEPS_EVERY_S
         self._turns: deque[Turn] = deque(maxlen=KEPT_PLANS)
         self._told = ""
+        self._moves: set[asyncio.Task[None]] = set()
 
     def newest(self, count: int) -> list[Turn]:
         """So many, the newest first."""
@@ -114,6 +117,8 @@ class Scaling:
                     log.exception("scaling: a round failed; trying again")
                 await asyncio.sleep(max(0.0, self._interval_s - (time.monotonic() - began_s)))
         finally:
+            for move in self._moves:
+                move.cancel()
             await self._source.close()
 
     async def step(self) -> None:
@@ -124,7 +129,7 @@ class Scaling:
         took_s = time.perf_counter() - began_s
         plan = msgspec.structs.replace(plan, held=trouble or plan.held, dry_run=self._dry_run)
         self._state = state
-        self._turns.append(Turn(plan, signals, took_s))
+        self._turns.append(Turn(plan, msgspec.structs.replace(signals, workers=()), took_s))  # of a thousand workers 27 MB otherwise
         self.tally.planned(signals, plan, took_s)
         self._tell(plan)
         if not plan.dry_run:
@@ -150,12 +155,19 @@ class Scaling:
             log.info("scaling: %s", plan.text.replace("\n", "\nscaling: "))
 
     async def _carry_out(self, plan: Plan) -> None:
-        """In the plan's order, but for what waits for workers: that is begun together. What cannot be done is told, and planned anew."""
+        """Begun in the plan's order; those that workers have to answer go on beside the rest. What cannot be done is told, and planned
+        anew."""
         waits = [action for action in plan.actions if isinstance(action, Relabel | Wake)]
-        await asyncio.gather(*map(self._do, waits))
+        moves = [asyncio.create_task(self._do(action)) for action in waits]
+        self._moves.update(moves)
+        for move in moves:
+            move.add_done_callback(self._moves.discard)
+        await asyncio.sleep(0)  # they begin
         for action in plan.actions:
             if action not in waits:
                 await self._do(action)
+        if moves:
+            await asyncio.wait(moves, timeout=_MOVES_WAIT_S)
 
     async def _do(self, action: Action) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What a scaler remembers, as it is kept for the next controller. Small: some twenty kilobytes."""
+"""What a scaler remembers, as it is kept for the next controller: tens of kilobytes, more where workers take long to start."""
 
 from __future__ import annotations
 

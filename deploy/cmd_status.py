@@ -60,6 +60,9 @@ def asked_router(url: str | None, what: str) -> tuple[str, dict[str, Any]] | Non
             print("nothing of yours is up on this machine; start it with `baton up FILE`, or name a router: --url", file=sys.stderr)
             return None
         url = state.url
+    if not url.startswith(("http://", "https://")):
+        print(f"{url}: a router's address begins with http:// or https://, like http://127.0.0.1:8000", file=sys.stderr)
+        return None
     try:
         return url, ask(url, what)
     except urllib.error.HTTPError as error:

@@ -303,7 +303,7 @@ class Dispatcher:
     def _fail(self, entry: Entry, fail: i.Fail) -> None:
         timeline = entry.timeline
         log.warning("router: request %s failed: %s", entry.flow.request, fail.reason)
-        timeline.outcome, timeline.error, entry.fail = "failed", fail.reason, fail
+        timeline.outcome, timeline.error, entry.fail = "failed", str(fail.reason), fail
         self._failures.put(timeline.client_request, fail)
         self._outbox.put(error_output(entry.request.request_id))
 

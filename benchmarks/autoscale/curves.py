@@ -25,7 +25,7 @@ class Curves:
         """The rivals' points, by scaler."""
         kinds: dict[str, list[Point]] = {}
         for setup, each in self.found.items():
-            if setup != self.ours:
+            if setup.scaler != self.ours.scaler:
                 kinds.setdefault(setup.scaler, []).append((each.worker_hours, each.attained))
         return kinds
 

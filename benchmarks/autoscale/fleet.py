@@ -34,7 +34,8 @@ class Setup(msgspec.Struct, frozen=True, order=True):
     """A scaler with its settings, as far as it has any, and how many workers there are when it begins.
 
     Settings are, of ``proportional``: requests per prefill and per decode worker; of ``dynamo`` and ``dynamo-throughput``: seconds between
-    turns of the slow loop, and 1 for the kalman predictor, 0 for the constant one; of ``baton``: utilisation, and ``shrink_after_s``.
+    turns of the slow loop, and 1 for the kalman predictor, 0 for the constant one; of ``baton``: ``utilisation``, ``shrink_after_s`` and
+    ``mixes``, as far as they are not the defaults.
     """
 
     scaler: str
@@ -60,7 +61,7 @@ def make(setup: Setup) -> Scaler[Any]:
         case "dynamo" | "dynamo-throughput":
             interval_s, trend = setup.settings
             return DynamoPlanner(LIMITS, OBJECTIVE, load_loop=setup.scaler == "dynamo", interval_s=interval_s, follows_trend=bool(trend))
-    changes = dict(zip(("utilisation", "shrink_after_s"), setup.settings, strict=False))
+    changes = dict(zip(("utilisation", "shrink_after_s", "mixes"), setup.settings, strict=False))
     return BatonScaler(LIMITS, msgspec.structs.replace(ScalerPolicy(objective=OBJECTIVE, season_s=DAY_S), **changes))
 
 

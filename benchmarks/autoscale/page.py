@@ -37,7 +37,8 @@ every {pace.every_s:g} s, and there are at most {BUDGET} workers. Requests are p
 workers, but for the static ones, which have what their name says for ever. Worker-hours count from when a worker is asked for to when it
 is gone, starting and draining included.
 
-- **baton**: `autoscaler/scaler.py` with its defaults, the same in every scene.
+- **baton**: `autoscaler/scaler.py` with its defaults, the same in every scene; with *0.9 300 0*, each pool is sized as if it had to do
+  all its work itself (`ScalerPolicy.mixes`).
 - **static** xPyD: no scaler.
 - **proportional** p d: KEDA's and Kubernetes' rule on requests that run or wait, p and d of them per prefill and decode worker
   (`autoscaler/proportional.py`).
@@ -45,9 +46,9 @@ is gone, starting and draining included.
   its kalman predictor (k = 1) or its constant one (k = 0); **dynamo-throughput**: the slow loop alone.
 
 Held against Baton is the best that any rival does at any of its settings, on straight lines between settings of the same scaler. All of
-them drive the same cluster with Baton's router, which refuses early and lets one worker do both phases where that is faster: what differs
-is the number of workers and their roles, and nothing else. So rivals are better here than with their own routers, static pools most of
-all: a worker in the wrong role still helps."""
+them drive the same cluster with Baton's router, which refuses early, has the longest prompt make way where not all can be in time, and
+lets a decode worker compute a prompt where that is faster: what differs is the number of workers and their roles, and nothing else. So
+rivals are better here than with their own routers."""
 
 
 def _summary(told: Sequence[Told]) -> str:

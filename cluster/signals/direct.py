@@ -62,8 +62,10 @@ class DirectSource(SignalSource):
             self._began_s = now_s if self._began_s is None else self._began_s
         for router in self._newest.keys() - routers.keys():
             del self._newest[router]
-        for router in [router for router, growth in self._growth.items() if now_s - (growth.heard_s or now_s) > self._window_s]:
-            del self._growth[router]
+        old = [router for router, growth in self._growth.items() if now_s - (growth.heard_s or now_s) > self._window_s]
+        for router in old:
+            if router not in routers:  # one that is there and silent is told of by the age of what it said last
+                del self._growth[router]
         return failed
 
     async def _scrape(self, address: str) -> Scrape | str:

@@ -1,4 +1,4 @@
-"""The last answer of somebody who may be slow, or away: asked again in the background, never waited for by those who look."""
+"""The last answer of somebody who may be slow, or away: asked again in the background while people look."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+_OLD = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class Answer(Generic[T]):
 
 
 class Heard(Generic[T]):
-    """Whoever asks gets the last answer, and has the next fetched once that is older than ``fresh_s``."""
+    """Whoever asks gets the last answer, and has the next fetched once that is older than ``fresh_s``. An answer from before anybody
+    looked is no answer: where it is older than ``_OLD`` times that, the next is waited for."""
 
     def __init__(self, ask: Callable[[], Awaitable[T]], fresh_s: float, clock: Callable[[], float]) -> None:
         self._ask = ask
@@ -35,14 +38,16 @@ class Heard(Generic[T]):
         self._error = ""
         self._asking: asyncio.Task[None] | None = None
 
-    async def get(self, first_wait_s: float = 1.0) -> Answer[T]:
-        """Never raises. Waits for the very first answer only, and no longer than ``first_wait_s``."""
+    async def get(self, wait_s: float = 1.0) -> Answer[T]:
+        """Never raises. Waits for a first answer, or a new one for an old one, and no longer than ``wait_s``; not for one who has just
+        failed to answer."""
         now_s = self._clock()
         if self._asking is None and (self._heard_s is None or now_s - self._asked_s >= self._fresh_s):
             self._asked_s = now_s
             self._asking = asyncio.create_task(self._fetch())
-        if self._heard_s is None and self._asking is not None and not self._error:
-            await asyncio.wait([self._asking], timeout=first_wait_s)
+        is_old = self._heard_s is None or now_s - self._heard_s > _OLD * self._fresh_s
+        if is_old and self._asking is not None and not self._error:
+            await asyncio.wait([self._asking], timeout=wait_s)
         return Answer(self._value, None if self._heard_s is None else max(0.0, self._clock() - self._heard_s), self._error)
 
     async def _fetch(self) -> None:

@@ -42,8 +42,8 @@ class Console:
         status, scaling = await self._status.get(), await self._scaling.get()
         now_s = time.monotonic()
         if now_s - self._made_s >= _FRESH_S:
-            self._made_s = now_s
             self._state = msgspec.json.encode(console_state(self._router, self._dispatcher, status, scaling, time.time()))
+            self._made_s = now_s
         return self._state
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from vllm.v1.engine import FinishReason
 
@@ -160,6 +161,7 @@ async def test_waiting_ends(cluster: MiniCluster) -> None:
     assert failure is not None
     assert failure.kind is FailKind.OVERLOADED
     assert failure.reason.startswith("no worker had room for 0.")
+    assert msgspec.json.encode(cluster.router.timeline("second").error).startswith(b'"no worker had room')  # the console tells it
     prefill.gate.open()
     await cluster.router.finished("first")
     assert cluster.router.ends("first") == [FinishReason.LENGTH]

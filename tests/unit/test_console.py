@@ -247,6 +247,23 @@ async def test_who_looks_does_not_wait_for_the_controller() -> None:
     assert (await heard.get()).value == "second"
 
 
+async def test_what_was_heard_before_anybody_looked_is_not_shown_as_new() -> None:
+    """Somebody who looks for the first time in minutes waits for what is true now; if that takes too long, the old is told with its age."""
+    now_s, asked = 100.0, Asked()
+    heard = Heard(asked, 2.0, lambda: now_s)
+    asked.answer.set_result("two workers")
+    assert (await heard.get()).value == "two workers"
+    asked.answer = asyncio.get_running_loop().create_future()
+    now_s += 60.0
+    looks = asyncio.create_task(heard.get(10.0))
+    await asyncio.sleep(0)
+    asked.answer.set_result("none")
+    assert await looks == Answer("none", 0.0, "")
+    asked.answer = asyncio.get_running_loop().create_future()
+    now_s += 60.0
+    assert await heard.get(0.0) == Answer("none", 60.0, "")
+
+
 async def test_a_controller_that_is_away() -> None:
     """What it said last stays, with its age and the reason; it is asked again, and found again."""
     now_s, fails = 0.0, False
@@ -259,8 +276,6 @@ async def test_a_controller_that_is_away() -> None:
     heard = Heard(ask, 1.0, lambda: now_s)
     assert (await heard.get()).value == "here"
     fails, now_s = True, 10.0
-    await heard.get()
-    await asyncio.sleep(0)
     assert await heard.get() == Answer("here", 10.0, "TimeoutError")
     fails, now_s = False, 20.0
     await heard.get()

@@ -364,9 +364,13 @@ def test_limits_always_hold(rates: list[float], queues: list[float], budget: int
 @settings(max_examples=40, deadline=None)
 @given(rate=st.floats(0.1, 100), more=st.floats(1.0, 4.0), prompt=st.floats(10, 30_000), output=st.floats(1, 3000))
 def test_more_demand_never_wants_fewer(rate: float, more: float, prompt: float, output: float) -> None:
-    """With everything else equal, a higher rate wants at least as many workers of each role."""
-    low, high = (first_plan(signals(each, 2, 2, prompt=prompt, output=output), limits(most=10_000)) for each in (rate, rate * more))
-    assert all(wanted(low, role) <= wanted(high, role) for role in Role)
+    """With everything else equal, a higher rate wants at least as many workers: of each role, where decode workers compute no prompts;
+    where they do, of both together."""
+    for mixes in (False, True):
+        heard = [signals(each, 2, 2, prompt=prompt, output=output) for each in (rate, rate * more)]
+        low, high = (first_plan(each, limits(most=10_000), mixes=mixes) for each in heard)
+        assert mixes or all(wanted(low, role) <= wanted(high, role) for role in Role)
+        assert sum(wanted(low, role) for role in Role) <= sum(wanted(high, role) for role in Role)
 
 
 def test_a_start_takes_what_it_took_before() -> None:

@@ -210,6 +210,25 @@ async def test_what_cannot_be_done_does_not_stop_the_rest() -> None:
     assert made.counted("failed_actions_total") == {("relabel",): 1}
 
 
+async def test_a_worker_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What else is planned is done meanwhile, the next plan is made, and its move goes on; at the end nobody waits for it."""
+    monkeypatch.setattr("cluster.scaling._MOVES_WAIT_S", 0.0)
+    made = rig(plan(Relabel(W[0], D), Add(P, 1)), plan(Add(P, 2)))
+    answers = asyncio.Event()
+    relabel = made.pools.relabel
+
+    async def slow(worker: WorkerId, role: Role) -> None:
+        await answers.wait()
+        await relabel(worker, role)
+
+    monkeypatch.setattr(made.pools, "relabel", slow)
+    await made.scaling.step()
+    await made.scaling.step()
+    assert made.pools.done == [("add", P, 1), ("add", P, 2)]
+    answers.set()
+    await assert_eventually(lambda: ("relabel", W[0], D) in made.pools.done, 10.0, "it was relabelled after all")
+
+
 async def test_a_dry_run_only_recommends() -> None:
     """Also where the scaler itself knows nothing of it: the plan says so, and nothing is done."""
     made = rig(plan(*ALL), dry_run=True)

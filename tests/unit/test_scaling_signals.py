@@ -204,6 +204,14 @@ async def test_one_that_does_not_answer_is_taken_at_its_word(wire: Wire) -> None
     assert {reading.age_s for reading in named(await wire.source.read(wire.now_s + 0.5)).values()} == {4.5}
 
 
+async def test_one_that_is_silent_for_long_is_told_by_its_age(wire: Wire) -> None:
+    """Also for longer than anything is remembered of those that have left."""
+    await wire.look(20, requests=1)
+    wire.away = {A}
+    await wire.look(200, requests=1)
+    assert {reading.age_s for reading in named(await wire.source.read(wire.now_s)).values()} == {200.0}
+
+
 async def test_who_was_never_heard_is_named(wire: Wire) -> None:
     """And nobody at all is said, too."""
     wire.away = {B}
