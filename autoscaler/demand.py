@@ -10,6 +10,8 @@ from autoscaler.capacity import Shape
 from autoscaler.signals import NEWEST_S, Reading, Signals, fresh
 from core.worker import Role
 
+UNSEEN_OUTPUT_TOKENS = 256.0
+"""An answer's, while none has ended."""
 _CHANCE = 4.5
 """Deviations of a Poisson count by which the newest arrivals have to be more than the usual ones to be a burst."""
 
@@ -23,10 +25,12 @@ class Means(msgspec.Struct, frozen=True):
 
     @property
     def shape(self) -> Shape | None:
-        """None until both lengths have been seen."""
-        if self.prompt_tokens is None or self.output_tokens is None:
+        """None until prompts have been seen. Until an answer has ended its length is a guess: whoever waited for it would not grow while
+        the first long answers fill a cluster."""
+        if self.prompt_tokens is None:
             return None
-        return Shape(self.prompt_tokens, self.prompt_tokens * self.hit_rate, self.output_tokens)
+        output_tokens = UNSEEN_OUTPUT_TOKENS if self.output_tokens is None else self.output_tokens
+        return Shape(self.prompt_tokens, self.prompt_tokens * self.hit_rate, output_tokens)
 
     def seen(self, signals: Signals, stale_s: float) -> Means:
         """With those that are fresh."""

@@ -79,7 +79,7 @@ class DynamoPlanner(Scaler[PlannerState]):
             typical(signals.workers, role) or old for role, old in zip((Role.PREFILL, Role.DECODE), state.engines, strict=True)
         )
         state = msgspec.structs.replace(state, means=means, engines=(prefill, decode))
-        if isinstance(asked, str) or means.shape is None or prefill is None or decode is None:
+        if isinstance(asked, str) or means.shape is None or means.output_tokens is None or prefill is None or decode is None:
             held = asked if isinstance(asked, str) else "nothing is known of requests or engines"
             return reach(self.name, signals, have, now_s, held), state
         # Its numbers are counts of the interval, without the delay of a mean over the last minute.

@@ -8,7 +8,7 @@ from autoscaler.capacity import Engine
 from autoscaler.forecast import Track
 from autoscaler.signals import WorkerSignal
 from autoscaler.usual import Usual
-from core.worker import Role
+from core.worker import EngineFacts, Role
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -29,6 +29,8 @@ class PoolMemory(msgspec.Struct, frozen=True):
     track: Track = Track()
     engine: Engine | None = None
     """The last one that was measured: for when no worker is there."""
+    facts: EngineFacts | None = None
+    """What its engines have room for: known before they are measured, and still when none is there."""
     start_up_s: float | None = None
     """What its workers took to start."""
     target: int | None = None
@@ -38,7 +40,8 @@ class PoolMemory(msgspec.Struct, frozen=True):
         """With what its workers tell of themselves: the start-up time in the middle of theirs."""
         took_s = sorted(worker.start_up_s for worker in workers if worker.start_up_s is not None)
         start_up_s = took_s[len(took_s) // 2] if took_s else self.start_up_s
-        return msgspec.structs.replace(self, engine=engine or self.engine, start_up_s=start_up_s)
+        facts = next((worker.facts for worker in workers if worker.facts is not None), self.facts)
+        return msgspec.structs.replace(self, engine=engine or self.engine, facts=facts, start_up_s=start_up_s)
 
 
 class BatonState(msgspec.Struct, frozen=True):
@@ -55,7 +58,7 @@ class BatonState(msgspec.Struct, frozen=True):
     relabelled_s: float | None = None
     relabelled_to: Role | None = None
     busy_s: float | None = None
-    """When somebody last wanted anything."""
+    """When somebody last wanted anything; the first plan counts as such a moment."""
 
     def pool(self, role: Role) -> PoolMemory:
         """Of one role."""

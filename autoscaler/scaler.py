@@ -8,7 +8,7 @@ import msgspec
 
 from autoscaler.base import Scaler
 from autoscaler.capacity import Engine, Shape, typical
-from autoscaler.demand import Demand, demand, somebody_waits
+from autoscaler.demand import UNSEEN_OUTPUT_TOKENS, Demand, demand, somebody_waits
 from autoscaler.growth import Growth, grow, missing
 from autoscaler.labels import OTHER, relabels
 from autoscaler.memory import BatonState, PoolMemory, Wanted
@@ -53,7 +53,7 @@ class BatonScaler(Scaler[BatonState]):
         if usual.requests_per_s is not None:
             asked = msgspec.structs.replace(asked, requests_per_s=usual.requests_per_s)
         if asked.any and usual.means.shape is None:
-            return step.hold("no answer has ended yet: how long they are is not known")
+            return step.hold("no prompt has been read yet: how long they are is not known")
         return step.decide(asked, usual.means.shape or _ANY)
 
 
@@ -106,7 +106,7 @@ class _Step:
         leaving = self._leaving(have, wanted, keep, growth, moves)
         for role, pool in pools.items():
             self._explain_limits(role, pool, most[role], wanted[role])
-        return self._finish(moves, growth, leaving, warned=warnings(look.then, policy.objective.tpot_s, wanted))
+        return self._finish(moves, growth, leaving, warned=self._warnings(asked, look.then, wanted))
 
     # -- what is remembered --------------------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class _Step:
             memory = self._state.pool(role)
             track = memory.track.seen(asked.tokens_per_s(role, shape), self._now_s, self._horizon_s(memory), self._policy.season_s)
             pools[role] = msgspec.structs.replace(memory, track=track)
-        busy_s = self._now_s if asked.any else self._state.busy_s
+        busy_s = self._now_s if asked.any or self._state.busy_s is None else self._state.busy_s
         self._state = msgspec.structs.replace(self._state.with_pools(pools), busy_s=busy_s)
 
     def _horizon_s(self, memory: PoolMemory) -> float:
@@ -127,7 +127,7 @@ class _Step:
         measured, prior = self._state.pool(role).engine, self._policy.prior
         if measured is not None or prior is None:
             return measured
-        facts = next((w.facts for w in (*self._signals.of(role), *self._signals.workers) if w.facts is not None), None)
+        facts = self._state.pool(role).facts or self._state.pool(OTHER[role]).facts
         return None if facts is None else Engine(prior, facts)
 
     # -- what is done --------------------------------------------------------------------------------------------------
@@ -182,6 +182,15 @@ class _Step:
         return leaving
 
     # -- what is said --------------------------------------------------------------------------------------------------
+
+    def _warnings(self, asked: Demand, need: Need, wanted: Mapping[Role, int]) -> list[str]:
+        """Of what is not known there is nothing to say while nobody asks for anything."""
+        if not asked.any:
+            return []
+        texts = warnings(need, self._policy.objective.tpot_s, wanted)
+        if self._state.usual.means.output_tokens is None:
+            texts.append(f"no answer has ended yet: {UNSEEN_OUTPUT_TOKENS:.0f} tokens each are assumed")
+        return texts
 
     def _note(self, role: Role, text: str) -> None:
         self._findings[role].clamps.append(text)

@@ -74,7 +74,7 @@ class AutoscalingConfig(Section):
     dry_run: bool = False
     """Plans are made, told and counted, and not carried out."""
     scaler: Literal["baton", "dynamo"] = "baton"
-    """Who decides: Baton's own, or the published rule of NVIDIA Dynamo's planner, for comparison."""
+    """Who decides: Baton's own, or the published rule of NVIDIA Dynamo's planner, for comparison, which knows neither schedules nor 0."""
     interval_s: float = Field(default=2.0, ge=0.1)
     """Between two plans."""
     prometheus: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
@@ -125,6 +125,14 @@ class AutoscalingConfig(Section):
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError(f"`{name}` is no time zone this machine knows; write one like `Europe/Berlin`, or `UTC`") from None
         return name
+
+    @model_validator(mode="after")
+    def _is_what_the_scaler_can_do(self) -> AutoscalingConfig:
+        if self.scaler != "baton" and self.schedules:
+            raise ValueError("`schedules` are followed by `scaler: baton` only; leave them out")
+        if self.scaler != "baton" and not all(self.range(role).min for role in Role):
+            raise ValueError("`min: 0` is for `scaler: baton` only; Dynamo's rule keeps a worker of each role: write `min: 1`")
+        return self
 
     def range(self, role: Role) -> PoolRange:
         """Of one pool."""

@@ -104,6 +104,7 @@ class VllmEngine(Engine):
             max_model_len=config.model_config.max_model_len,
             max_num_seqs=config.scheduler_config.max_num_seqs,
             max_num_batched_tokens=config.scheduler_config.max_num_batched_tokens,
+            # Memory that sleep gives back and maps anew is memory that NIXL's peers still read: no engine that hands over sleeps as yet.
             can_sleep=config.model_config.enable_sleep_mode and self._kv_transfer is None,
         )
 

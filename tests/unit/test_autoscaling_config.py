@@ -43,6 +43,8 @@ def config(scaling: dict[str, Any], **args: Any) -> BatonConfig:
         ({"prometheus": "127.0.0.1:9090"}, "autoscaling.prometheus", "pattern"),
         ({"interval_s": 0}, "autoscaling.interval_s", "greater than or equal to 0.1"),
         ({"scaler": "keda"}, "autoscaling.scaler", "'baton' or 'dynamo'"),
+        ({"scaler": "dynamo", "schedules": [{"start": "07:30", "end": "19:00", "min": 2}]}, "autoscaling", "`scaler: baton` only"),
+        ({"scaler": "dynamo", "decode": {"min": 0}}, "autoscaling", "write `min: 1`"),
         ({"minimum": 1}, "autoscaling.minimum", "Extra inputs"),
     ],
 )

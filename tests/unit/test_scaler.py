@@ -197,6 +197,35 @@ def test_to_zero_and_back() -> None:
     assert {(action.role, action.count) for action in plan.actions if isinstance(action, Add)} == {(Role.PREFILL, 1), (Role.DECODE, 1)}
 
 
+def test_a_cluster_that_was_never_asked_does_not_end_at_once() -> None:
+    """``zero_after_s`` counts from the first plan, too."""
+    cluster = paper(scaler(limits(least=0), zero_after_s=600.0), 1, 1)
+    for _ in range(58):
+        cluster.tick(IDLE)
+    assert (cluster.count(Role.PREFILL), cluster.count(Role.DECODE)) == (1, 1)
+
+
+def test_the_first_answers_need_not_end_for_a_cluster_to_grow() -> None:
+    """Long ones may take minutes: until then a length is assumed, and said to be."""
+    cluster = paper(scaler(), 1, 1)
+    unread = TrafficSignals(Reading(50.0), Reading(50.0), Reading(4000.0), None, Reading(0.0))
+    plan = cluster.tick(unread, queue=4e6, running=500.0)
+    assert not plan.held
+    assert {action.role for action in plan.actions if isinstance(action, Add)} == set(Role)
+    assert any("no answer has ended yet: 256 tokens each are assumed" in warning for warning in plan.warnings)
+    plan = cluster.tick(traffic(50.0), queue=4e6, running=500.0)
+    assert not any("no answer has ended" in warning for warning in plan.warnings)
+
+
+def test_an_empty_cluster_nobody_asks_of_is_nothing_to_warn_of() -> None:
+    """That nobody has measured is said once somebody asks; what its engines can hold is remembered meanwhile."""
+    cluster = paper(scaler(limits(least=0), shrink_after_s=30.0, shrink_every_s=10.0, zero_after_s=60.0, prior=STEP), 1, 1)
+    while cluster.count(Role.PREFILL) + cluster.count(Role.DECODE):
+        cluster.tick(IDLE)
+    assert cluster.tick(IDLE).warnings == ()
+    assert cluster.tick(traffic(1.0), queue=4000.0).warnings == ()
+
+
 def test_at_zero_somebody_who_waits_is_enough() -> None:
     """A cluster that starts empty, and of which no arrivals are known, still starts for a queue."""
     heard = Signals(prefill=PoolSignals(queue_tokens=Reading(500.0)))
@@ -215,7 +244,7 @@ def test_at_zero_somebody_who_waits_is_enough() -> None:
         ({"traffic": TrafficSignals()}, "arrivals: nobody says how many"),
         ({"prefill": PoolSignals()}, "waiting prompt tokens: nobody"),
         ({"decode": PoolSignals(running=Reading(3.0, 40.0))}, "requests that decode: last heard 40 s ago"),
-        ({"traffic": TrafficSignals(Reading(5.0))}, "no answer has ended yet"),
+        ({"traffic": TrafficSignals(Reading(5.0))}, "no prompt has been read yet"),
     ],
 )
 def test_holds_when_it_does_not_know(broken: dict[str, object], said: str) -> None:
