@@ -303,13 +303,13 @@ class Controller:
         """As the scaler is told of them."""
         return worker_signals(self._members, self._reports, self._wanted, self._is_outgoing, self._found, time.time())
 
-    def drain(self, worker: WorkerId, role: Role) -> None:
+    async def drain(self, worker: WorkerId, role: Role) -> None:
         """Lets this very worker go, or one that is not there yet; its pool is to have one less."""
         record = self._members.get(worker)
         self._apply(worker, DrainAsked())
         self._want({role if record is None else record.role: -1})
 
-    def add(self, role: Role, count: int) -> None:
+    async def add(self, role: Role, count: int) -> None:
         """The pool is to have so many more: they are created at the next step, at once."""
         self._want({role: count})
 

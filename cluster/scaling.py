@@ -51,10 +51,10 @@ class Pools(Protocol):
     async def sleep(self, worker: WorkerId) -> None:
         """Ends it where its engine cannot sleep. Returns before it is done."""
 
-    def drain(self, worker: WorkerId, role: Role) -> None:
+    async def drain(self, worker: WorkerId, role: Role) -> None:
         """Also one that was asked for and is not there yet."""
 
-    def add(self, role: Role, count: int) -> None:
+    async def add(self, role: Role, count: int) -> None:
         """They are created by and by."""
 
 
@@ -177,7 +177,7 @@ class Scaling:
                 case Wake():
                     await self._pools.wake(action.worker, action.role)
                 case Add():
-                    self._pools.add(action.role, action.count)
+                    await self._pools.add(action.role, action.count)
                 case Drain():
                     await self._drain(action)
         except BatonError as error:
@@ -188,4 +188,4 @@ class Scaling:
         if drain.then_sleep:
             await self._pools.sleep(drain.worker)
         else:
-            self._pools.drain(drain.worker, drain.role)
+            await self._pools.drain(drain.worker, drain.role)

@@ -1,4 +1,4 @@
-"""A worker with a real engine changes pools under load: nobody gets an error, or another token."""
+"""Workers with real engines come, change pools and go under load: nobody gets an error, or another token."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import openai
 import pytest
 
 from tests.e2e.answers import async_client_of, prompt_of, token_ids
-from tests.support.baton_process import ARGS, MODEL, BatonServer
+from tests.support.baton_process import MODEL, START_LIMIT_S, BatonServer
 from tests.support.cluster_process import BATON
+from tests.support.controller_calls import calling
 
 pytestmark = pytest.mark.e2e
 
-SERVED = {**ARGS, "prefill": {**ARGS["prefill"], "count": 2}}
-"""One worker more than most modules have."""
 PROMPTS = [prompt_of(140 + 30 * number, 7100 + number) for number in range(24)]
 TOKENS = 40
 AT_ONCE = 6
@@ -61,35 +60,59 @@ def by_name(baton: BatonServer) -> Mapping[str, dict[str, Any]]:
 
 def relabel(baton: BatonServer, worker: str, role: str) -> None:
     """As a user does it."""
-    env = {**baton.process.env, "RAY_AUTH_MODE": "token"}
-    done = subprocess.run([*BATON, "relabel", worker, role], env=env, capture_output=True, text=True, timeout=120.0, check=False)
+    done = subprocess.run([*BATON, "relabel", worker, role], env=env_of(baton), capture_output=True, text=True, timeout=120.0, check=False)
     assert done.returncode == 0, done.stderr
 
 
-async def test_two_prefill_workers_and_one_become_one_and_two(baton: BatonServer, theirs: openai.OpenAI) -> None:
-    """All answers are the reference's, before, meanwhile and after; the worker is the same process, and decodes what it is handed."""
+def env_of(baton: BatonServer) -> dict[str, str]:
+    return {**baton.process.env, "RAY_AUTH_MODE": "token"}
+
+
+def roles(baton: BatonServer) -> list[str]:
+    return sorted(known["role"] for known in by_name(baton).values())
+
+
+async def became(baton: BatonServer, wanted: list[str]) -> None:
+    """Until the ready workers have these roles."""
+    async with asyncio.timeout(START_LIMIT_S):
+        while await asyncio.to_thread(roles, baton) != wanted:  # noqa: ASYNC110 - a server is asked
+            await asyncio.sleep(0.2)
+
+
+async def test_a_worker_comes_changes_pools_twice_and_goes(baton: BatonServer, theirs: openai.OpenAI) -> None:
+    """One and one worker become one and two, as an autoscaler has it, then two and one, and back. All answers are the reference's all the
+    while; who changes pools is the same process, and decodes what it is handed."""
     expected = [token_ids(theirs.completions.create(**asked(prompt)))[0] for prompt in PROMPTS]
     before = by_name(baton)
-    worker = min(name for name, known in before.items() if known["role"] == "prefill")
     enough = asyncio.Event()
     async with async_client_of(baton.url) as client:
         load = Load(client, expected)
         tasks = [asyncio.create_task(load.run(enough)) for _ in range(AT_ONCE)]
         try:
-            await load.more(AT_ONCE)
-            await asyncio.to_thread(relabel, baton, worker, "decode")
-            await load.more(2 * AT_ONCE)  # those that had begun before, and some
-            later = await load.more(len(PROMPTS))
+            with calling(env_of(baton)) as call:
+                await load.more(AT_ONCE)
+                assert await asyncio.to_thread(call, "add", "decode", 1) is None
+                await became(baton, ["decode", "decode", "prefill"])
+                [(worker, came)] = [(name, known) for name, known in by_name(baton).items() if name not in before]
+                with_three = await load.more(len(PROMPTS))
+                await asyncio.to_thread(relabel, baton, worker, "prefill")
+                await load.more(2 * AT_ONCE)  # those that had begun before, and some
+                as_prefill = await load.more(len(PROMPTS))
+                changed = by_name(baton)[worker]
+                await asyncio.to_thread(relabel, baton, worker, "decode")
+                await load.more(2 * AT_ONCE)
+                assert await asyncio.to_thread(call, "drain", worker, "decode") is None
+                await became(baton, ["decode", "prefill"])
+                await load.more(AT_ONCE)
         finally:
             enough.set()
             await asyncio.gather(*tasks)
-    timelines = [baton.timelines(request)[0] for request in load.answered]
-    assert {(timeline["outcome"], timeline["losses"]) for timeline in timelines} == {("finished", 0)}
-    after = [timeline for request, timeline in zip(load.answered, timelines, strict=True) if request in later]
-    assert worker not in {timeline["prefill_worker"] for timeline in after}
-    taken_over = [timeline for timeline in after if timeline["decode_worker"] == worker]
+    timelines = {request: baton.timelines(request)[0] for request in load.answered}
+    assert {(timeline["outcome"], timeline["losses"]) for timeline in timelines.values()} == {("finished", 0)}
+    taken_over = [timelines[request] for request in with_three if timelines[request]["decode_worker"] == worker]
     assert taken_over
     assert all(timeline["was_transferred"] is not False for timeline in taken_over)
-    known = by_name(baton)
-    assert sorted(one["role"] for one in known.values()) == ["decode", "decode", "prefill"]
-    assert {name: (one["pid"], one["epoch"]) for name, one in known.items()} == {n: (one["pid"], one["epoch"]) for n, one in before.items()}
+    assert worker in {timelines[request]["prefill_worker"] for request in as_prefill}
+    assert worker not in {timelines[request]["decode_worker"] for request in as_prefill}
+    assert (changed["role"], changed["pid"], changed["epoch"]) == ("prefill", came["pid"], came["epoch"])
+    assert by_name(baton).keys() == before.keys()

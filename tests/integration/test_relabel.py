@@ -40,7 +40,7 @@ def running() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def call(running: Cluster) -> Iterator[ControllerCalls]:
-    with calling(running.home) as calls:
+    with calling(running.home.env) as calls:
         yield calls
 
 

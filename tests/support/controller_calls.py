@@ -1,6 +1,7 @@
 """Calls of the controller's methods from outside, as its own Serve application would make them. Also the program that makes them.
 
-``python -m tests.support.controller_calls`` reads a JSON list per line: a method, a worker and perhaps a role. It answers each with a line.
+``python -m tests.support.controller_calls`` reads a JSON list per line: a method, and a worker and perhaps a role, or a role and a number.
+It answers each with a line.
 """
 
 from __future__ import annotations
@@ -12,30 +13,29 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.worker import Role
-from tests.support.cluster_process import Home
 
 
 class ControllerCalls:
-    """One process that is connected to a home's Ray cluster."""
+    """One process that is connected to the Ray cluster of a `baton up` with this environment."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, env: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.controller_calls"],
-            env=home.env,
+            env=dict(env),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def __call__(self, method: str, worker: str, *role: str) -> str | None:
+    def __call__(self, method: str, *arguments: str | int) -> str | None:
         """Calls; returns what went wrong, in the controller's words."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([method, worker, *role]) + "\n")
+        self._process.stdin.write(json.dumps([method, *arguments]) + "\n")
         self._process.stdin.flush()
         error: str | None = json.loads(self._process.stdout.readline())
         return error
@@ -47,9 +47,9 @@ class ControllerCalls:
 
 
 @contextlib.contextmanager
-def calling(home: Home) -> Iterator[ControllerCalls]:
+def calling(env: Mapping[str, str]) -> Iterator[ControllerCalls]:
     """Ready to call."""
-    calls = ControllerCalls(home)
+    calls = ControllerCalls(env)
     try:
         yield calls
     finally:
@@ -57,8 +57,7 @@ def calling(home: Home) -> Iterator[ControllerCalls]:
 
 
 async def _answer(handle: Any, line: str) -> str | None:
-    method, worker, *roles = json.loads(line)
-    arguments = [worker, *map(Role, roles)]
+    method, *arguments = (Role(part) if part in set(Role) else part for part in json.loads(line))
     try:
         await getattr(handle, method).remote(*arguments)
     except Exception as error:

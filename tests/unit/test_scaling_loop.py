@@ -130,10 +130,10 @@ class Told:
     async def sleep(self, worker: WorkerId) -> None:
         self.done.append(("sleep", worker))
 
-    def drain(self, worker: WorkerId, role: Role) -> None:
+    async def drain(self, worker: WorkerId, role: Role) -> None:
         self.done.append(("drain", worker, role))
 
-    def add(self, role: Role, count: int) -> None:
+    async def add(self, role: Role, count: int) -> None:
         self.done.append(("add", role, count))
 
 
