@@ -97,6 +97,7 @@ class Scaling:
         self._memory = ScalingMemory(scaler)
         self._state = self._memory.read(kept)
         self._kept_s = -_KEEPS_EVERY_S
+        self._kept_starts: tuple[float | None, ...] = ()
         self._turns: deque[Turn] = deque(maxlen=KEPT_PLANS)
         self._told = ""
         self._moves: set[asyncio.Task[None]] = set()
@@ -134,8 +135,9 @@ class Scaling:
         self._tell(plan)
         if not plan.dry_run:
             await self._carry_out(plan)
-        if plan.actions or now_s - self._kept_s >= _KEEPS_EVERY_S:
-            self._kept_s = now_s
+        starts = tuple(pool.horizon_s for pool in plan.pools)  # what they took: the next controller finds workers, and sees none start
+        if plan.actions or starts != self._kept_starts or now_s - self._kept_s >= _KEEPS_EVERY_S:
+            self._kept_s, self._kept_starts = now_s, starts
             self._keep(self._memory.written(state))
 
     async def _look(self) -> tuple[Signals, str]:

@@ -302,6 +302,15 @@ async def test_what_is_done_is_written_down_at_once() -> None:
     assert msgspec.json.decode(again.kept[-1])["state"]["busy_s"] == 4.0  # three rounds before, one after
 
 
+async def test_what_a_start_took_is_written_down_at_once() -> None:
+    """No other controller sees that worker start."""
+    starts = [plan(pools=(PoolReport(P, 1, 0, 1, horizon_s=took_s),)) for took_s in (120.0, 120.0, 21.5, 21.5)]
+    made = rig(*starts)
+    for kept in (1, 1, 2, 2):
+        await made.scaling.step()
+        assert len(made.kept) == kept
+
+
 def test_a_state_survives_being_written() -> None:
     """All of it, after an hour of traffic."""
     run = paper(BatonScaler(limits(), policy()), 2, 3)
