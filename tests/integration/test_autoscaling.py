@@ -24,7 +24,7 @@ CONTROLLER = "ray::ServeReplica:baton:Controller"
 PROMPT_TOKENS = 200
 """0.8 s of a prefill worker."""
 PER_S = 3.0
-"""Requests per second, with such prompts two and a half workers' worth."""
+"""Requests per second, with such prompts two and a half workers' worth; with prompts of twice the length more than there may be."""
 LONG = 64
 """Tokens of an answer; so many requests a second are five decode workers' worth of them."""
 SCALING = {
@@ -82,6 +82,11 @@ def ready(plan: dict[str, Any]) -> dict[str, int]:
     return {pool["role"]: pool["ready"] for pool in plan["pools"]}
 
 
+def limits(plan: dict[str, Any]) -> dict[str, str]:
+    """By role, the limit that its target was held to."""
+    return {pool["role"]: clamp for pool in plan["pools"] for clamp in pool["clamps"] if clamp.startswith("at most")}
+
+
 def acted(cluster: Cluster, kind: str, role: str = "") -> bool:
     """Whether any of the newest plans did such a thing."""
     return any(did(plan, kind, role) for plan in told(cluster, 200)["plans"])
@@ -116,13 +121,13 @@ async def test_a_burst_and_back(cluster: Cluster) -> None:
 async def test_both_pools_at_their_limits(cluster: Cluster) -> None:
     """More is asked than any number of workers that may be started could do: that is said, and not chased. Nobody gets an error for it."""
     clients = Clients(cluster.url)
-    async with clients.coming(PER_S, PROMPT_TOKENS, LONG, patient=False):
+    async with clients.coming(PER_S, 2 * PROMPT_TOKENS, LONG, patient=False):
         await until(lambda: counts(cluster) == {"prefill": 3, "decode": 2}, 90.0, "both pools are as large as they may be")
+        await until(lambda: limits(newest(cluster)) == {"prefill": "at most 3", "decode": "at most 2"}, 60.0, "both are told as clamps")
         await until(lambda: any("keeps up with" in warning for warning in newest(cluster)["warnings"]), 30.0, "it says so")
-        seen = newest(cluster)
-        assert "at most 3" in seen["pools"][0]["clamps"]
-        assert {pool["role"]: pool["target"] for pool in seen["pools"]} == {"prefill": 3, "decode": 2}
-        assert not [action for action in seen["actions"] if action["type"] == "Add"]
+        plans = told(cluster, 3)["plans"]
+        assert all({pool["role"]: pool["target"] for pool in plan["pools"]} == {"prefill": 3, "decode": 2} for plan in plans)
+        assert not [action for plan in plans for action in plan["actions"] if action["type"] == "Add"]
     assert told(cluster)["wanted"] == {"prefill": 3, "decode": 2}
     assert set(clients.statuses) <= {200, 429}
 
@@ -151,6 +156,7 @@ async def test_the_controller_is_killed_in_the_middle(cluster: Cluster) -> None:
 
 def test_the_plans_are_told(cluster: Cluster) -> None:
     """By the router, the newest first, as many as are asked for; and by `baton scaling`, for people."""
+    eventually(lambda: newest(cluster)["actions"] == [], 30.0, "the last drain has been told of")
     shown = told(cluster, 3)
     assert (shown["enabled"], shown["config"]["scaler"], len(shown["plans"])) == (True, "baton", 3)
     assert shown["plans"][0]["at_s"] > shown["plans"][1]["at_s"]
