@@ -57,6 +57,9 @@ class LegBook:
         self._all = _Sums()
         self._sums: dict[RouterId, _Sums] = {}
         """Of routers that have legs here: what one is told of the others is asked for in every step."""
+        self._queued: dict[RouterId, int] = {}
+        """Of routers with whom somebody waits."""
+        self._all_queued = 0
 
     def __len__(self) -> int:
         return len(self._legs)
@@ -97,14 +100,21 @@ class LegBook:
         self._sums.clear()
         self._all = _Sums()
 
+    def queued(self, router: RouterId, tokens: int) -> None:
+        """So many prompt tokens wait with a router now; 0, too, when it is gone."""
+        self._all_queued += tokens - self._queued.pop(router, 0)
+        if tokens:
+            self._queued[router] = tokens
+
     def others(self, router: RouterId) -> OthersLoad:
-        """What is there for all routers but this one."""
+        """What is there for all routers but this one, and waits with them."""
         everyone, own = self._all, self._sums.get(router, _NOTHING)
         return OthersLoad(
             legs=everyone.legs - own.legs,
             prompt_tokens=everyone.prompt_tokens - own.prompt_tokens,
             decoding=everyone.decoding - own.decoding,
             context_tokens=everyone.context_tokens - own.context_tokens,
+            queued_tokens=self._all_queued - self._queued.get(router, 0),
         )
 
     def _count(self, leg: Leg, sign: int) -> None:

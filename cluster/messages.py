@@ -73,6 +73,9 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """Router: I am here. Sent on connecting and at every beat; its identity is the ZMQ routing id."""
 
+    queued_tokens: int = 0
+    """Prompt tokens that wait with it, for nobody in particular. Workers tell the other routers."""
+
 
 class WantKV(msgspec.Struct, frozen=True, tag="want_kv"):
     """Router: tell me all that your engine has cached, and from then on what changes. Asked again whenever something was missed."""

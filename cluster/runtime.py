@@ -268,6 +268,7 @@ class WorkerRuntime:
         elif isinstance(message, WantKV):
             self._apart(self._publisher.answer(router, message.number))  # nor a large cache
         elif isinstance(message, Hello):
+            self._legs.queued(router, message.queued_tokens)
             await self._end.send(router, self._pulse_for(router))
 
     async def _add(self, router: RouterId, add: AddLeg, frames: list[bytes]) -> None:
@@ -447,6 +448,7 @@ class WorkerRuntime:
         self._spans.router_gone(router)
         self._transfers.pop(router, None)
         self._publisher.leave(router)
+        self._legs.queued(router, 0)
         legs = self._legs.of_owner(router) + self._leases.of_owner(router)
         if legs:
             log.warning("worker %s: router %s is gone; ending its %d legs", self.worker, router, len(legs))

@@ -51,6 +51,8 @@ class OthersLoad(msgspec.Struct, frozen=True):
     """Legs that have told a token and go on."""
     context_tokens: int = 0
     """Prompt and output tokens of those that decode, all together."""
+    queued_tokens: int = 0
+    """Prompt tokens that wait at those routers, for whichever worker has room first."""
 
 
 class WorkerLoad(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cluster.coming import Coming
-from cluster.messages import Failed, FromWorker, MoveLegs, Pulse, StepOutputs
+from cluster.messages import Failed, FromWorker, Hello, MoveLegs, Pulse, StepOutputs
 from cluster.messages import Refused as RefusedMessage
 from core.ids import RequestId, WorkerId
 from core.metrics.predictions import PredictionNumbers
@@ -105,6 +105,10 @@ class Dispatcher:
     def awaits(self, coming: Coming) -> None:
         """Told who will serve beside those that do."""
         self._room.awaited.told(coming, self._clock())
+
+    def hello(self) -> Hello:
+        """What workers are told at every beat."""
+        return Hello(self._room.queue.tokens)
 
     def link_changed(self) -> None:
         """A worker has another role or state: there may be a place now for one that waits. Nothing that runs is touched."""

@@ -34,13 +34,17 @@ class WorkerLink:
     A link outlives a broken connection: ZMQ connects again by itself, and the worker is the same one as long as its epoch is.
     """
 
-    def __init__(self, card: WorkerCard, end: RouterEnd, hello_s: float, on_message: OnMessage, on_lost: OnLost) -> None:
+    def __init__(
+        self, card: WorkerCard, end: RouterEnd, hello_s: float, on_message: OnMessage, on_lost: OnLost, hello: Callable[[], Hello] = Hello
+    ) -> None:
+        """``hello`` is what the worker is told every ``hello_s``."""
         self.card = card
         self.load = WorkerLoad(free_blocks=card.facts.num_blocks, num_blocks=card.facts.num_blocks)
         self.up = False
         self._connected = False
         self._end = end
         self._hello_s = hello_s
+        self._hello = hello
         self._on_message = on_message
         self._on_lost = on_lost
         self._calls: dict[int, asyncio.Future[Any]] = {}
@@ -106,7 +110,7 @@ class WorkerLink:
         async for connected in self._end.connections():
             self._connected = connected
             if connected:
-                self.send(Hello())
+                self.send(self._hello())
             elif self.up:
                 self.up = False
                 self._fail_calls("the connection broke")
@@ -115,7 +119,7 @@ class WorkerLink:
     async def _greet(self) -> None:
         while True:
             if self._connected:  # else they would pile up for as long as the worker is away
-                self.send(Hello())
+                self.send(self._hello())
             await asyncio.sleep(self._hello_s)
 
     def _fail_calls(self, reason: str) -> None:

@@ -79,7 +79,7 @@ class Members:
 
     def _open(self, card: WorkerCard, keys: ChannelKeys) -> WorkerLink:
         end = RouterEnd(self._context, self._router, card.address, card.public_key, keys, self._silence_s)
-        link = WorkerLink(card, end, self._hello_s, self._dispatcher.received, self._lost)
+        link = WorkerLink(card, end, self._hello_s, self._dispatcher.received, self._lost, self._dispatcher.hello)
         self._dispatcher.link_opened(link, seed_of(keys.secret))
         return link
 

@@ -103,7 +103,8 @@ class Placing:
         if entry.entered_s is not None or ask.ttft_s is None or not view or not self._may_be_refused(entry, view.values()):
             return None
         queue = self._room.queue
-        soonest_s = self._balancer.soonest_s(ask, view, queue.tokens_ahead(ask.now_s, entry.service))
+        elsewhere = sum(seen.load.others.queued_tokens for seen in view.values()) / len(view)
+        soonest_s = self._balancer.soonest_s(ask, view, queue.tokens_ahead(ask.now_s, entry.service, elsewhere))
         if soonest_s is None:
             return None
         return self._given_up(entry, Predicted(soonest_s), ask.now_s, queue.longer_ahead(ask.now_s, entry.service, entry.context_tokens))

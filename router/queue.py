@@ -204,9 +204,11 @@ class RequestQueue:
         rate = self._rate.per_second(now, self._tokens / len(self._waiting))
         return None if rate is None else ahead / rate
 
-    def tokens_ahead(self, now: float, service: WantedService) -> float:
-        """Tokens to be computed for those that wait before a new request that is to get ``service``."""
-        return self._tokens - self._lanes.tokens + self._lanes.tokens_ahead(service, now)
+    def tokens_ahead(self, now: float, service: WantedService, elsewhere: float = 0.0) -> float:
+        """Tokens to be computed for those that wait before a new request that is to get ``service``; of ``elsewhere``, what waits with
+        other routers, as large a part as of those here: workers take from all alike."""
+        ahead = self._tokens - self._lanes.tokens + self._lanes.tokens_ahead(service, now)
+        return ahead * (1 + elsewhere / self._tokens) if ahead else 0.0
 
     def longer_ahead(self, now: float, service: WantedService, tokens: int) -> Waiting | None:
         """The longest new request that stands before one of so many tokens that is to get ``service``, and is of the same tenant and

@@ -168,7 +168,15 @@ class Cluster:
         dispatcher.awaits(Coming(on_demand=True))  # as a controller that scales has it
         for worker in self.workers.values():
             self._link(name, router, worker)
+        if spec.routers > 1:  # what waits with one is told to others: alone, none of these messages has any use
+            clock.later(spec.beats.pulse_s, lambda: self._greet(name, dispatcher))
         return router
+
+    def _greet(self, name: RouterId, dispatcher: Dispatcher) -> None:
+        """As ``router.link`` does at every beat."""
+        for worker in self.workers.values():
+            worker.links[name].send(dispatcher.hello())
+        self.clock.later(self.spec.beats.pulse_s, lambda: self._greet(name, dispatcher))
 
     def _link(self, name: RouterId, router: SimRouter, worker: SimWorker) -> None:
         """``name`` is the router's."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster.admission import Admission
 from cluster.leg_book import Leg, LegBook
-from cluster.messages import AbortLegs, AddLeg, FromRouter, LegKind, Pulse, Refused, StepOutputs, WantKV
+from cluster.messages import AbortLegs, AddLeg, FromRouter, Hello, LegKind, Pulse, Refused, StepOutputs, WantKV
 from core.handle import KVHandle
 from core.ids import LegId, RouterId
 from core.step_model import StepModel
@@ -125,6 +125,8 @@ class SimWorker:
         elif isinstance(message, AbortLegs):
             for leg in message.legs:
                 self._abort(leg)
+        elif isinstance(message, Hello):
+            self.legs.queued(router, message.queued_tokens)
         elif isinstance(message, WantKV):
             self._followers[router] = None
             for part in self._news.snapshot(message.number):

@@ -40,6 +40,17 @@ def test_others_are_all_but_the_one_that_is_told() -> None:
     assert book.others(RouterId("three")) == OthersLoad()
 
 
+def test_what_waits_with_a_router_is_told_to_the_others() -> None:
+    """The newest of each counts; a router that is gone has nobody waiting."""
+    book = LegBook()
+    book.queued(ONE, 500)
+    book.queued(TWO, 30)
+    book.queued(ONE, 200)
+    assert [book.others(router).queued_tokens for router in (ONE, TWO, RouterId("three"))] == [30, 200, 230]
+    book.queued(ONE, 0)
+    assert [book.others(router).queued_tokens for router in (ONE, TWO)] == [30, 0]
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(["enter", "told", "end"]), st.integers(0, 5), st.sampled_from([ONE, TWO]), st.sampled_from(LegKind)))
 )

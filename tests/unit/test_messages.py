@@ -49,6 +49,7 @@ FROM_ROUTER: list[FromRouter] = [
     AbortLegs([L, LegId("ü:1")]),
     Call(1, "reset_prefix_cache", [True, None, "x", 1.5, [1]]),
     Hello(),
+    Hello(2**40),
     WantKV(2),
 ]
 FROM_WORKER: list[FromWorker] = [

@@ -37,6 +37,14 @@ def names(queue: RequestQueue, now: float = 0.0) -> list[str]:
     return [entry.request for entry in queue.in_turn(now)]
 
 
+@pytest.mark.parametrize(("priority", "ahead"), [(0, 300 * 3), (-1, 0), (1, 400 * 3)])
+def test_of_what_waits_elsewhere_as_much_is_ahead_as_of_what_waits_here(priority: int, ahead: int) -> None:
+    """Other routers have twice as much waiting: so of every priority twice as much, for all that is known."""
+    queue = queue_of(waiting("a", tokens=300), waiting("b", tokens=100, service=WantedService(priority=1)))
+    assert queue.tokens_ahead(1.0, WantedService(priority=priority), elsewhere=800.0) == pytest.approx(ahead)
+    assert queue_of().tokens_ahead(1.0, ORDINARY, elsewhere=800.0) == 0.0
+
+
 def test_order() -> None:
     """Those that hold blocks first, then those whose clients have tokens, then the rest; each in order of arrival."""
     queue = queue_of(
