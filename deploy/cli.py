@@ -10,6 +10,7 @@ from deploy import (
     cmd_check_config,
     cmd_demo,
     cmd_demo_model,
+    cmd_doctor,
     cmd_down,
     cmd_drain,
     cmd_env,
@@ -32,6 +33,7 @@ COMMANDS = [
     cmd_leave,
     cmd_down,
     cmd_check_config,
+    cmd_doctor,
     cmd_env,
     cmd_demo_model,
 ]
@@ -45,6 +47,7 @@ examples:
   baton drain --all                                 restart every worker, one by one, without losing a request
   baton relabel prefill-0b11d0 decode               move a worker to the other pool, without a restart
   baton check-config deploy/config/cpu-demo.yaml    is this file right, and what does it ask for?
+  baton doctor deploy/config/cpu-demo.yaml          is this machine, or every node of a cluster, fit for it?
   baton COMMAND --help                              more, with examples
 """
 

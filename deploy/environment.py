@@ -27,6 +27,9 @@ DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+NEEDED_ON_NODES = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_THROUGHPUT_OPTIMIZED")
+"""Those of them without which every node serves worse, and that Ray's own processes have to have from their start."""
+
 ON_ONE_MACHINE = {
     # A call that comes after Ray was shut down must fail. It would start another Ray, which nobody ends.
     "RAY_ENABLE_AUTO_CONNECT": "0",

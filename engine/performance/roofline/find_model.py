@@ -42,7 +42,7 @@ def _path(name: str) -> Path:
         return given
     if (inside := given / "config.json").is_file():
         return inside
-    if (cached := _cached(name)) is not None:
+    if (cached := cached_config(name)) is not None:
         return cached
     raise ConfigError(
         f"{name!r} is no folder with a config.json, no such file, not in the Hugging Face cache ({_cache()}), "
@@ -51,8 +51,11 @@ def _path(name: str) -> Path:
     )
 
 
-def _cached(name: str) -> Path | None:
-    """Of the revision that ``main`` was when it was loaded, else the newest there is."""
+def cached_config(name: str) -> Path | None:
+    """A hub's model's ``config.json``, where the local cache has it.
+
+    Of the revision that ``main`` was when it was loaded, else the newest there is.
+    """
     repository = _cache() / f"models--{name.replace('/', '--')}"
     main = repository / "refs" / "main"
     if main.is_file() and (path := repository / "snapshots" / main.read_text().strip() / "config.json").is_file():
