@@ -25,10 +25,11 @@ class There:
         if len(alive) == 1:
             alive *= 2
         self._nodes = [str(node["NodeManagerAddress"]) for node in alive]
-        # No CPU: they have to come to full nodes too.
-        kind = ray.remote(Examiner).options(num_cpus=0)
         self._examiners = [
-            kind.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(node["NodeManagerAddress"])
+            # No CPU: they have to come to full nodes too.
+            ray.remote(Examiner)
+            .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+            .remote(node["NodeManagerAddress"])
             for node in alive
         ]
 
