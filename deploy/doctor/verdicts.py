@@ -149,7 +149,8 @@ def rdma(node: Node, wants: Wants, alone: bool) -> Line:
         said = "no active InfiniBand or RoCE port: KV goes by TCP, through the host's memory"
         warns.append((said, "in a container, give it /dev/infiniband; see docs/gpu.md"))
     chosen = ", ".join(f"{name}={value}" for name, value in sorted(transports.items()) if name.startswith("UCX_"))
-    found = (f"active: {', '.join(node.rdma_ports)}" if node.rdma_ports else "none, none needed") + (f"; {chosen}" if chosen else "")
+    none = "none; docs/gpu.md has what that means between GPUs of one node" if wants.gpus > 1 else "none, none needed"
+    found = (f"active: {', '.join(node.rdma_ports)}" if node.rdma_ports else none) + (f"; {chosen}" if chosen else "")
     return judged("RDMA", node.name, found, fails, warns)
 
 

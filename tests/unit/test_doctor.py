@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -52,7 +52,10 @@ LINK = Link("10.0.0.1", "10.0.0.2", 0.0002, FAST, FAST)
 ROOMY = Fit("decode", 15.0 * GIB, 50.0 * GIB, 400_000, 32_768, 0.0)
 
 
-def but(value: Any, **changes: Any) -> Any:
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def but(value: S, **changes: Any) -> S:
     return msgspec.structs.replace(value, **changes)
 
 
@@ -102,7 +105,7 @@ CASES: dict[str, tuple[Callable[[], Line], Verdict, str]] = {
     "GPUs of a worker on two nodes": (lambda: verdicts.gpu_count([gpus(found=(H100,))] * 4, GPU), Verdict.FAIL, "largest node has 1"),
     "RDMA": (lambda: verdicts.rdma(ON_GPUS, GPU, alone=False), Verdict.OK, "mlx5_0:1"),
     "no RDMA between GPU nodes": (lambda: verdicts.rdma(but(ON_GPUS, rdma_ports=()), GPU, alone=False), Verdict.WARN, "goes by TCP"),
-    "no RDMA, one node": (lambda: verdicts.rdma(but(ON_GPUS, rdma_ports=()), GPU, alone=True), Verdict.OK, "none needed"),
+    "no RDMA, one node": (lambda: verdicts.rdma(but(ON_GPUS, rdma_ports=()), GPU, alone=True), Verdict.OK, "one node"),
     "RDMA that may not lock": (lambda: verdicts.rdma(but(ON_GPUS, locked_bytes=8 << 20), GPU, alone=False), Verdict.FAIL, "ulimit -l"),
     "UCX without cuda": (
         lambda: verdicts.rdma(ON_GPUS, but(GPU, transport_env={"UCX_TLS": "rc,tcp"}), alone=False),
@@ -275,7 +278,7 @@ class Nodes:
         name = self.nodes[which]
         if self._lost.get(name) in ("", method):
             raise LostError("its process has ended")
-        answers = {
+        answers: dict[str, Callable[..., Any]] = {
             "now_s": lambda: 1000.0,
             "node": lambda config, http: but(HEALTHY, name=name, ports=HEALTHY.ports[: 2 if http else 1]),
             "serve_tcp": lambda: 5555,
