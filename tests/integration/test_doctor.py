@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 
+import msgspec
 import pytest
 
+from deploy.doctor.measured import Link
 from tests.support.cluster_process import Home, eventually, simulated_args
+from tests.support.examine_from import SIZE_BYTES
+from tests.support.machines import machines, why_not
+from tests.support.net_nodes import BY_NETWORK, ROOT
 
 pytestmark = pytest.mark.integration
+WHY_NOT = why_not()
 
 
 def test_it_moves_real_bytes_and_finds_what_is_wrong(home: Home) -> None:
@@ -49,3 +58,46 @@ def test_nothing_is_left_when_it_is_ended_midway(home: Home, end: signal.Signals
     else:
         doctor.kill()
     eventually(lambda: not home.processes(), 10.0, "everything has ended")
+
+
+@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+def test_nixl_moves_bytes_between_two_addresses() -> None:
+    """Between machines that have only a network in common, all that is said to have come has come in by the card."""
+    env = {**os.environ, **BY_NETWORK}
+    examiner = [sys.executable, "-m", "tests.support.examine_from"]
+    with machines() as made:
+        far, near = made.add("far"), made.add("near")
+        keep = [*far.inside, *examiner, far.address, "keep"]
+        with subprocess.Popen(keep, env=env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
+            assert keeper.stdout is not None
+            kept = keeper.stdout.readline()
+            before = near.received_bytes()
+            read = subprocess.run(
+                [*near.inside, *examiner, near.address, "read", kept], env=env, cwd=ROOT, capture_output=True, text=True, check=False
+            )
+        received = near.received_bytes() - before
+        assert read.returncode == 0, read.stderr
+        link = msgspec.json.decode(read.stdout, type=Link)
+        assert link.nixl is not None
+        assert (link.tcp.problem, link.nixl.problem) == ("", "")
+        # Beside what was timed there is NIXL's first read.
+        assert received >= link.tcp.moved_bytes + link.nixl.moved_bytes + SIZE_BYTES
+
+
+@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+def test_a_machine_that_is_cut_off_is_said_to_be() -> None:
+    """A link with no way through says which address cannot be reached, and does not wait for NIXL to find out."""
+    with machines() as made:
+        far, near = made.add("far"), made.add("near")
+        kept = json.dumps({"address": far.address, "port": 9, "offer": "not asked"})
+        far.lose_power()
+        read = subprocess.run(
+            [*near.inside, sys.executable, "-m", "tests.support.examine_from", near.address, "read", kept],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert read.returncode == 0, read.stderr
+        link = msgspec.json.decode(read.stdout, type=Link)
+        assert f"{far.address}:9 cannot be reached" in link.tcp.problem
