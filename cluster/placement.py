@@ -130,6 +130,11 @@ class Placement:
                 log.info("worker %s stopped", worker)
             except (ray.exceptions.RayError, TimeoutError) as error:
                 log.info("worker %s did not stop by itself: %s", worker, type(error).__name__)
+        # On a thread: these wait for Ray's head, which may take its time just when a machine has gone, and the caller's loop serves others.
+        await asyncio.to_thread(self._give_back, worker, actor)
+
+    def _give_back(self, worker: WorkerId, actor: Any) -> None:
+        if actor is not None:
             ray.kill(actor)
         try:
             remove_placement_group(ray.util.get_placement_group(self._name(worker)))
