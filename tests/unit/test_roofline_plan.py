@@ -4,6 +4,7 @@ import math
 import random
 import re
 from functools import cache
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from engine.performance.plan.search import Search
 from engine.performance.plan.set_up import SetUp, candidates
 from engine.performance.plan.stock import Stock
 from engine.performance.plan.waiting import InTurn, Waits, largest, smallest
-from engine.performance.plan.workload import Objectives, Prompt, Workload
+from engine.performance.plan.workload import Objectives, Workload
 from engine.performance.roofline.named import roofline_by_name
 
 PROMISED = Objectives(ttft_s=1.0, tpot_s=0.03)
@@ -62,11 +63,11 @@ def test_waits_grow_with_load(load, workers):
 def test_waiting_twice():
     """Of two queues in turn as many wait longer as when the two are drawn and added, alike ones and others."""
     chance = random.Random(5)
+
+    def drawn(waits):
+        return chance.expovariate(1.0 / waits.mean_s) if chance.random() < waits.waiting else 0.0
+
     for first, then in ((Waits(0.7, 2.0), Waits(0.4, 0.5)), (Waits(0.7, 2.0), Waits(0.4, 2.0)), (Waits(0.7, 2.0), Waits())):
-
-        def drawn(waits):
-            return chance.expovariate(1.0 / waits.mean_s) if chance.random() < waits.waiting else 0.0
-
         sums = [drawn(first) + drawn(then) for _ in range(40_000)]
         for limit in (0.5, 2.0, 6.0):
             assert InTurn(first, then).longer(limit) == pytest.approx(sum(each > limit for each in sums) / 40_000, abs=0.01)
@@ -173,7 +174,7 @@ def test_best_first():
     """By goodput per GPU, or by price; every promise is kept, and what is full first is said."""
     engine = kind()
     found = plan(candidates([engine], [engine], [engine], 16), PROMISED).ranked
-    assert all(before.rate_per_s > 0.98 * after.rate_per_s for before, after in zip(found, found[1:], strict=False))
+    assert all(before.rate_per_s > 0.98 * after.rate_per_s for before, after in pairwise(found))
     assert all(each.pace.ttft_s <= 1.0 + 1e-6 and each.pace.tpot_s <= 0.03 + 1e-6 for each in found)
     for each in found:
         prefill, decode = each.set_up.rates(PROMISED)
@@ -190,6 +191,35 @@ def test_price_and_bytes():
     assert found.kv_bytes_per_s == pytest.approx(found.rate_per_s * 2048 * 327_680 / 2)
     assert found.gpu_bytes_per_s == pytest.approx(found.rate_per_s * 2048 * 327_680 / 4)
     assert found.handover_s == 0.0
+
+
+@pytest.mark.parametrize("gpus", [5, 12, 32])
+def test_the_search_finds_what_trying_all_finds(gpus):
+    """The best pair of pools, though it looks at two ratios of each pair of kinds only."""
+    kinds = (kind("tp2"), kind("tp4"))
+    found = plan(Search(kinds, kinds, (), Stock(gpus), PROMISED).balanced(), PROMISED).ranked
+    every = plan(candidates(kinds, kinds, [], gpus), PROMISED).ranked
+    assert max(each.rate_per_s for each in found) == pytest.approx(max(each.rate_per_s for each in every))
+
+
+def test_the_smallest_is_as_small_as_can_be():
+    """It carries the rate, and with a worker less on either side it does not."""
+    engine = kind()
+    (found,) = smallest_first(Search((engine,), (engine,), (), Stock(64), PROMISED).carrying(20.0), PROMISED, 20.0)
+    set_up = found.set_up
+    assert set_up.carries(20.0, PROMISED)
+    assert set_up.rate(PROMISED) >= 20.0
+    assert not SetUp(engine, set_up.decode_workers - 1, engine, set_up.prefill_workers).carries(20.0, PROMISED)
+    assert not SetUp(engine, set_up.decode_workers, engine, set_up.prefill_workers - 1).carries(20.0, PROMISED)
+
+
+def test_handovers():
+    """As long as the slower port takes when idle, longer with load, without end where a port is full."""
+    link, ends = Link(1e9, 0.002), ((2, 1), (1, 4))  # two workers with a port of 1 GB/s, one with four
+    assert handover_s(link, 0.0, 1e8, ends) == pytest.approx(0.102)
+    assert handover_s(link, 10.0, 1e8, ends) > 0.102
+    assert handover_s(link, 20.0, 1e8, ends) == math.inf
+    assert handover_s(Link(), 1e6, 1e8, ends) == 0.0
 
 
 @pytest.mark.parametrize(
