@@ -83,7 +83,7 @@ def _checked(answer: Answer, ranked: Ranked, say: Callable[[str], None]) -> Chec
     asked, easy = answer.question.asked, EASY * ranked.most_per_s
     predicted = ranked.set_up.pace(easy, asked)
     assert predicted is not None  # less than the most
-    run = partial(_simulated, answer, ranked, say)
+    run = partial(simulated, answer, ranked, say)
     first = run(easy)
     found = [(easy, first.share)]
     for part in _UP if (at_most := run(ranked.most_per_s)).share >= asked.share else _DOWN:
@@ -92,11 +92,12 @@ def _checked(answer: Answer, ranked: Ranked, say: Callable[[str], None]) -> Chec
         if (result.share < asked.share) == (part >= 1.0) and part != 1.0:
             break
     tpots = first.tpot_s
-    simulated = Pace(first.ttft_s[round(asked.share * 100)], sum(tpots) / len(tpots) if tpots else 0.0)
-    return Checked(ranked, predicted, simulated, goodput(found, asked.share), first.split_share)
+    met = Pace(first.ttft_s[round(asked.share * 100)], sum(tpots) / len(tpots) if tpots else 0.0)
+    return Checked(ranked, predicted, met, goodput(found, asked.share), first.split_share)
 
 
-def _simulated(answer: Answer, ranked: Ranked, say: Callable[[str], None], rate_per_s: float) -> Outcome:
+def simulated(answer: Answer, ranked: Ranked, say: Callable[[str], None], rate_per_s: float) -> Outcome:
+    """What becomes of so many requests per second."""
     say(f"simulating {ranked.set_up} at {rate_per_s:.1f} requests per second")
     asked, trace = answer.question.asked, requests_of(answer, ranked, rate_per_s)
     longest = max(each.prompt_tokens + each.output_tokens for each in trace.requests)

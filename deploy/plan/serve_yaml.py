@@ -129,8 +129,11 @@ def _step_times(timing: RooflineTime) -> str | None:
     if any(":" in part for part in (timing.hardware, timing.model)) or not (timing.model in HUB_NAMES or Path(timing.model).exists()):
         return None
     parts = ["roofline", timing.hardware, timing.model, f"tp{timing.tp}"]
-    parts += [f"ep{timing.ep}"] * (timing.ep > 1) + [timing.precision] * (timing.precision is not None)
-    return ":".join(str(part) for part in parts)
+    if timing.ep > 1:
+        parts.append(f"ep{timing.ep}")
+    if timing.precision is not None:
+        parts.append(timing.precision)
+    return ":".join(parts)
 
 
 def _served(model: str) -> str:

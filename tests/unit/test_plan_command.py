@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import ConfigError
+from core.step_model import StepWork
 from deploy.check_config import check
 from deploy.cli import main
 from deploy.plan.answer import LINKS_GBPS, answer
+from deploy.plan.check import requests_of, simulated
 from deploy.plan.hub_names import HUB_NAMES
 from deploy.plan.pictures import pictures
 from deploy.plan.quantities import count, gpu, price, seconds, share
@@ -21,8 +23,10 @@ from deploy.plan.serve_yaml import picked, serve_yaml
 from deploy.plan.text import table, text
 from deploy.plan.told import told
 from deploy.plan.traffic import workload_of
+from deploy.plan.virtual import cluster_of
 from engine.performance.plan.workload import Objectives, Workload
 from engine.performance.roofline.find_model import shipped_models
+from engine.performance.roofline.step import Step
 from simulation.traces import Trace, TraceRequest
 
 ASK = ["plan", "llama-3.1-8b", "--gpu", "h100", "--tp", "1"]
@@ -233,6 +237,29 @@ def test_unlike_lengths_cost():
     alike = Workload(unlike.input_tokens, unlike.output_tokens)
     best = [answer(question(workload=work, tps=(1,))).plan.ranked[0].rate_per_s for work in (unlike, alike)]
     assert best[0] < best[1]
+
+
+def test_what_is_simulated(found):
+    """Requests come at the rate, with as much of their prompts in common as is cached; workers have the memory and times of the plan."""
+    cached = answer(question(workload=Workload(2048, 200, 0.5), tps=(1,)))
+    made = requests_of(cached, cached.split, 3.0)
+    assert made.rate == pytest.approx(3.0, rel=0.15)
+    assert {each.block_hashes[:8] for each in made.requests} == {tuple(range(8))}
+    assert len({each.block_hashes[8] for each in made.requests}) == len(made.requests)
+    set_up = found.split.set_up
+    prefill, decode = cluster_of(found, set_up, 2248).pools
+    assert (prefill.count, decode.count) == (set_up.prefill_workers, set_up.decode_workers)
+    assert decode.engine.num_blocks * 128 <= set_up.decode.kv_tokens
+    assert decode.timing.step_s(StepWork(batch=4, context_tokens=8000)) == set_up.decode.roofline.step_s(Step((), 4.0, 8000.0))
+
+
+def test_nobody_waits_at_little_load(found):
+    """Where nobody waits, simulated and predicted times are the same, as they are of the same steps."""
+    rate = 0.15 * found.split.most_per_s
+    outcome, pace = simulated(found, found.split, lambda text: None, rate), found.split.set_up.pace(rate, found.question.asked)
+    assert outcome.ttft_s[50] == pytest.approx(pace.ttft_s, rel=0.15)
+    assert sum(outcome.tpot_s) / len(outcome.tpot_s) == pytest.approx(pace.tpot_s, rel=0.1)
+    assert outcome.share == 1.0
 
 
 def test_tables_line_up():

@@ -55,10 +55,14 @@ def kinds_of(
                     unfit.setdefault(kind.name, _no_room(kind))
 
     # A prompt's KV stays until it has been handed over: while the next step is computed.
-    prefill, decode, whole = made(PREFILL_STEPS_TOKENS, 2), made(DECODE_STEPS_TOKENS, 1), made(WHOLE_STEPS_TOKENS, 1)
-    found = tuple(map(tuple, (prefill, decode, whole)))
-    fit = {kind.name for kinds in found for kind in kinds}
-    return Kinds(*found, tuple(why for name, why in unfit.items() if name not in fit), {name_of(timing): timing for timing in timings})
+    prefill, decode, whole = (
+        tuple(made(PREFILL_STEPS_TOKENS, 2)),
+        tuple(made(DECODE_STEPS_TOKENS, 1)),
+        tuple(made(WHOLE_STEPS_TOKENS, 1)),
+    )
+    fit = {kind.name for kind in (*prefill, *decode, *whole)}
+    left_out = tuple(why for name, why in unfit.items() if name not in fit)
+    return Kinds(prefill, decode, whole, left_out, {name_of(timing): timing for timing in timings})
 
 
 def name_of(timing: RooflineTime) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
@@ -37,7 +38,7 @@ class Search(msgspec.Struct, frozen=True):
                 yield SetUp(kind, workers)
         for first, then in self.pairs:
             most = self.stock.workers(first, 1, then)
-            enough = smallest(lambda count, pair=(first, then): self._is_enough(*pair, count), most)  # type: ignore[misc]
+            enough = smallest(partial(self._is_enough, first, then), most)
             for workers in (most,) if enough is None else (enough, enough - 1):
                 if workers >= 1:
                     yield self._filled(first, then, workers)
@@ -45,7 +46,7 @@ class Search(msgspec.Struct, frozen=True):
     def carrying(self, rate_per_s: float) -> Iterator[SetUp]:
         """The smallest of each kind, and of each pair of kinds, that carry so many requests per second."""
         for kind in self.whole:
-            workers = smallest(lambda count, kind=kind: kind.whole_keeps(count, rate_per_s, self.asked), self.stock.workers(kind))  # type: ignore[misc]
+            workers = smallest(partial(self._is_enough_whole, kind, rate_per_s), self.stock.workers(kind))
             if workers is not None:
                 yield SetUp(kind, workers)
         for first, then in self.pairs:
@@ -69,3 +70,6 @@ class Search(msgspec.Struct, frozen=True):
     def _is_enough(self, first: EngineKind, then: EngineKind, prefill_workers: int) -> bool:
         prompts, answers = self._filled(first, then, prefill_workers).rates(self.asked)
         return prompts >= answers
+
+    def _is_enough_whole(self, kind: EngineKind, rate_per_s: float, workers: int) -> bool:
+        return kind.whole_keeps(workers, rate_per_s, self.asked)
