@@ -46,6 +46,10 @@ def question(**changes):
     return Question(**{**asked, **changes})
 
 
+def best_split(found, suits=lambda set_up: True):
+    return next(each for each in found.plan.ranked if each.set_up.prefill is not None and suits(each.set_up))
+
+
 @pytest.fixture(scope="module")
 def found():
     return answer(question(rate_per_s=5.0))
@@ -190,11 +194,9 @@ def test_the_file_is_one_that_baton_takes(found, number):
 def test_the_file_of_two_kinds_of_gpus_and_other_bits():
     """Each pool is tied to its kind of node, and vLLM is told the bits."""
     mixed = answer(question(gpus={"h100": 2, "l40s": 2}, most_gpus=None, tps=(1,), precision="w8a8kv8"))
-    ranked = next(
-        each for each in mixed.plan.ranked if each.set_up.prefill is not None and each.set_up.prefill.gpu != each.set_up.decode.gpu
-    )
+    ranked = best_split(mixed, lambda set_up: set_up.prefill.gpu != set_up.decode.gpu)
     config = check(serve_yaml(mixed, ranked, "plan.yaml"), "plan.yaml").config
-    assert list(config.prefill.resources) == [f"accelerator_type:{ranked.set_up.prefill.gpu.upper()}"]
+    assert list(config.decode.resources) == [f"accelerator_type:{ranked.set_up.decode.gpu.upper()}"]
     assert (config.engine.args["quantization"], config.engine.args["kv_cache_dtype"]) == ("fp8", "fp8")
     with pytest.raises(ConfigError, match="there are"):
         picked(mixed, 999)
@@ -242,7 +244,7 @@ def test_unlike_lengths_cost():
 def test_what_is_simulated(found):
     """Requests come at the rate, with as much of their prompts in common as is cached; workers have the memory and times of the plan."""
     cached = answer(question(workload=Workload(2048, 200, 0.5), tps=(1,)))
-    made = requests_of(cached, cached.split, 3.0)
+    made = requests_of(cached, best_split(cached), 3.0)
     assert made.rate == pytest.approx(3.0, rel=0.15)
     assert {each.block_hashes[:8] for each in made.requests} == {tuple(range(8))}
     assert len({each.block_hashes[8] for each in made.requests}) == len(made.requests)
@@ -250,6 +252,7 @@ def test_what_is_simulated(found):
     prefill, decode = cluster_of(found, set_up, 2248).pools
     assert (prefill.count, decode.count) == (set_up.prefill_workers, set_up.decode_workers)
     assert decode.engine.num_blocks * 128 <= set_up.decode.kv_tokens
+    assert decode.timing is not None
     assert decode.timing.step_s(StepWork(batch=4, context_tokens=8000)) == set_up.decode.roofline.step_s(Step((), 4.0, 8000.0))
 
 
