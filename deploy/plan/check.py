@@ -146,11 +146,12 @@ def _off(predicted: float, simulated: float | None) -> str:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Requests that are refused are counted, not told; and next to nothing in a simulation is circular, so nobody looks for it."""
-    before = logging.root.manager.disable
+    before, collects = logging.root.manager.disable, gc.isenabled()
     logging.disable(logging.CRITICAL)
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if collects:
+            gc.enable()
         logging.disable(before)
