@@ -7,7 +7,7 @@ TORCH_CPU ?= $(or $(PIP_FIND_LINKS),https://download.pytorch.org/whl/cpu/torch/)
 COMPILE := $(BIN)/uv pip compile --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit check format bench goodput autoscale chaos dashboards screenshots lock clean
+.PHONY: help setup demo test test-unit check format bench goodput autoscale planning chaos dashboards screenshots lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ goodput: setup ## Compare policies and set-ups on recorded traffic, simulated; w
 
 autoscale: setup ## Compare scalers on a day, a burst and a shift of lengths, simulated; writes docs/autoscaling.md (ARGS="--only burst" for one)
 	@$(BIN)/python -m benchmarks.autoscale $(ARGS)
+
+planning: setup ## Run every `baton plan` of docs/planning.md anew, with its pictures: some minutes
+	@$(BIN)/python -m benchmarks.plan_page
 
 chaos: setup ## Break everything at every step, soak and overload; writes docs/reliability.md (ONLY=--simulated is a part)
 	@$(BIN)/python -m tests.chaos $(ONLY)

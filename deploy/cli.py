@@ -15,6 +15,7 @@ from deploy import (
     cmd_drain,
     cmd_env,
     cmd_leave,
+    cmd_plan,
     cmd_relabel,
     cmd_scaling,
     cmd_status,
@@ -34,6 +35,7 @@ COMMANDS = [
     cmd_down,
     cmd_check_config,
     cmd_doctor,
+    cmd_plan,
     cmd_env,
     cmd_demo_model,
 ]
@@ -48,6 +50,8 @@ examples:
   baton relabel prefill-0b11d0 decode               move a worker to the other pool, without a restart
   baton check-config deploy/config/cpu-demo.yaml    is this file right, and what does it ask for?
   baton doctor deploy/config/cpu-demo.yaml          is this machine, or every node of a cluster, fit for it?
+  baton plan llama-3.1-70b --gpu h100 --gpus 16 --isl 2k --osl 256 --ttft 1s --tpot 30ms
+                                                    which GPUs in which roles? No GPU needed
   baton COMMAND --help                              more, with examples
 """
 

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from engine.performance.plan.engine_kind import Pace
+from engine.performance.plan.link import UNLIMITED
 from engine.performance.plan.set_up import SetUp
 from engine.performance.plan.workload import Objectives
 
+_NOTHING_PER_S = 1e-6
+_ALIKE = 0.02
+"""Rates that differ by less are no reason to take more GPUs."""
+_HARDLY_LESS = 0.9
+"""What a link takes away and is not yet said to be what is full first."""
+_FULL = {
+    "prefill": "whose workers for prompts are full first",
+    "decode": "whose workers for answers are full first",
+    "link": "where KV caches need more than the link between them",
+}
+
 
 class Ranked(msgspec.Struct, frozen=True):
-    """A set-up at the highest rate that it keeps its promises for."""
+    """A set-up at some rate that it keeps its promises for."""
 
     set_up: SetUp
     rate_per_s: float
     pace: Pace
     """Time to the first token of ``objectives.share`` of the requests, and the mean time per token, at that rate."""
     bound_by: str
-    """Which side is full first: ``prefill``, ``decode`` or, of workers that do both, ``both``."""
+    """Which side is full first: ``prefill``, ``decode``, the ``link`` between them or, of workers that do both, ``both``."""
+    most_per_s: float
+    """The highest such rate."""
 
     @property
     def goodput_per_gpu(self) -> float:
         """Requests per second."""
         return self.rate_per_s / self.set_up.gpus
+
+    @property
+    def tokens_per_s_per_gpu(self) -> float:
+        """Of output."""
+        return self.goodput_per_gpu * self.set_up.decode.workload.output_tokens
 
     @property
     def price_per_million_tokens(self) -> float:
@@ -39,11 +59,18 @@ class Ranked(msgspec.Struct, frozen=True):
             return 0.0
         return self.rate_per_s * self.set_up.prefill.kv_bytes / self.set_up.decode_workers
 
-    def handover_s(self, bytes_per_s: float) -> float:
-        """Of one prompt over an idle link: between the first token and the second. Infinite below what is needed on average."""
+    @property
+    def gpu_bytes_per_s(self) -> float:
+        """That the port of each GPU needs at least, on the side that needs more."""
         if self.set_up.prefill is None:
             return 0.0
-        return self.set_up.prefill.kv_bytes / bytes_per_s if bytes_per_s > self.kv_bytes_per_s else float("inf")
+        gpus = min(self.set_up.prefill_gpus, self.set_up.gpus - self.set_up.prefill_gpus)
+        return self.rate_per_s * self.set_up.prefill.kv_bytes / gpus
+
+    @property
+    def handover_s(self) -> float:
+        """Mean, between the first token and when decode can go on."""
+        return self.set_up.handover_s(self.rate_per_s)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -54,26 +81,52 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan(set_ups: Iterable[SetUp], objectives: Objectives, by_price: bool = False) -> Plan:
-    """Those that keep the promises for at least some requests, by goodput per GPU or by price; of two alike the smaller."""
-    found = [ranked for set_up in set_ups if (ranked := _ranked(set_up, objectives)) is not None]
-    if by_price:
-        found.sort(key=lambda each: (each.price_per_million_tokens, each.set_up.gpus))
-    else:
-        found.sort(key=lambda each: (-each.goodput_per_gpu, each.set_up.gpus))
-    return Plan(tuple(found), _verdict(found, objectives))
+    """Those that keep the promises for at least some requests, by how many, or by price; of two alike the smaller. It is the requests of
+    all GPUs at hand that count, also of those that are left over."""
+    found = [ranked for set_up in set_ups if (ranked := at_most(set_up, objectives)) is not None]
+    best = max((each.rate_per_s for each in found), default=0.0)
+
+    def order(each: Ranked) -> tuple[float, float]:
+        if by_price:
+            return each.price_per_million_tokens, each.set_up.gpus
+        return math.floor(math.log(best / each.rate_per_s) / _ALIKE), each.set_up.gpus - each.rate_per_s / best
+
+    found.sort(key=order)
+    return Plan(tuple(found), verdict(found, objectives, by_price))
 
 
-def _ranked(set_up: SetUp, objectives: Objectives) -> Ranked | None:
+def smallest_first(set_ups: Iterable[SetUp], objectives: Objectives, rate_per_s: float, by_price: bool = False) -> tuple[Ranked, ...]:
+    """Set-ups at that rate, those that need the fewest GPUs or the least money first; of two alike what can do more."""
+    found = []
+    for set_up in set_ups:
+        best, pace = at_most(set_up, objectives), set_up.pace(rate_per_s, objectives)
+        if best is not None and pace is not None:
+            found.append(msgspec.structs.replace(best, rate_per_s=rate_per_s, pace=pace))
+    found.sort(key=lambda each: (each.set_up.price_per_h if by_price else each.set_up.gpus, -each.most_per_s))
+    return tuple(found)
+
+
+def at_most(set_up: SetUp, objectives: Objectives) -> Ranked | None:
+    """At the highest rate that it keeps the promises for; None where there is none."""
     prefill, decode = set_up.rates(objectives)
-    rate = min(prefill, decode)
-    pace = set_up.pace(rate, objectives) if rate > 0.0 else None
+    rate = set_up.rate(objectives)
+    pace = set_up.pace(rate, objectives) if rate > _NOTHING_PER_S else None
     if pace is None:
         return None
-    bound = "both" if set_up.prefill is None else "prefill" if prefill < decode else "decode"
-    return Ranked(set_up, rate, pace, bound)
+    return Ranked(set_up, rate, pace, _bound_by(set_up, prefill, decode, objectives), rate)
 
 
-def _verdict(found: Sequence[Ranked], objectives: Objectives) -> str:
+def _bound_by(set_up: SetUp, prefill: float, decode: float, objectives: Objectives) -> str:
+    if set_up.prefill is None:
+        return "both"
+    if prefill < decode:
+        return "prefill"
+    unlinked = msgspec.structs.replace(set_up, link=UNLIMITED).rates(objectives)[1]
+    return "link" if decode < _HARDLY_LESS * unlinked else "decode"
+
+
+def verdict(found: Sequence[Ranked], objectives: Objectives, by_price: bool = False) -> str:
+    """Whether to have two roles, and why, of set-ups with the best first."""
     promises = f"{objectives.ttft_s:g} s to the first token and {objectives.tpot_s * 1e3:g} ms per token"
     if not found:
         return f"Nothing keeps {promises}: the model does not fit, or one request by itself already takes longer."
@@ -84,9 +137,13 @@ def _verdict(found: Sequence[Ranked], objectives: Objectives) -> str:
         return f"Disaggregate: {best.set_up}. Workers that do both do not keep {promises} at all."
     if split is None:
         return f"Do not disaggregate: with two roles, {promises} are not kept at all. {whole.set_up}."
+    other = split if best is whole else whole
+    if by_price:
+        gain = 1.0 - best.price_per_million_tokens / other.price_per_million_tokens
+        difference = f"{gain:.0%} less per token than"
+    else:
+        gain = best.rate_per_s / other.rate_per_s - 1.0
+        difference = f"{gain:+.0%} requests compared with"
     if best is whole:
-        less = 1.0 - split.goodput_per_gpu / whole.goodput_per_gpu
-        full = f"the best pair of pools, {split.set_up}, for {less:.0%} fewer per GPU, as its {split.bound_by} side is full first"
-        return f"Do not disaggregate: {whole.set_up} keep {promises} for the most requests; {full}."
-    gain = split.goodput_per_gpu / whole.goodput_per_gpu - 1.0
-    return f"Disaggregate: {best.set_up}, for {gain:+.0%} requests per GPU compared with {whole.set_up}."
+        return f"Do not disaggregate: {whole.set_up}, for {difference} {split.set_up}, {_FULL[split.bound_by]}."
+    return f"Disaggregate: {best.set_up}, for {difference} {whole.set_up}."

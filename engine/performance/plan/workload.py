@@ -7,13 +7,27 @@ import msgspec
 from core.errors import ConfigError
 
 
+class Prompt(msgspec.Struct, frozen=True):
+    """A prompt, or what many are like: tokens to be computed, and those before them that are cached where it is computed."""
+
+    new_tokens: int
+    cached_tokens: int = 0
+
+
 class Workload(msgspec.Struct, frozen=True):
-    """Requests of one size, at random times."""
+    """Requests at random times: of one size, or as different as the last three fields say."""
 
     input_tokens: int
+    """Of a prompt, on average."""
     output_tokens: int
     hit_rate: float = 0.0
     """Share of a prompt that is cached where it is computed."""
+    prompts: tuple[Prompt, ...] = ()
+    """What prompts are like, each as frequent as the others; none: all alike."""
+    answering_tokens: float = 0.0
+    """Context of a request that is being answered, on average over time, long answers counting as long as they take; 0: as sizes say."""
+    answer_variation: float = 0.0
+    """Variance of answers' lengths over their mean's square."""
 
     def __post_init__(self) -> None:
         for name in ("input_tokens", "output_tokens"):
@@ -32,9 +46,19 @@ class Workload(msgspec.Struct, frozen=True):
         return self.input_tokens - self.new_tokens
 
     @property
+    def sizes(self) -> tuple[Prompt, ...]:
+        """At least one."""
+        return self.prompts or (Prompt(self.new_tokens, self.cached_tokens),)
+
+    @property
     def context_tokens(self) -> float:
         """Of a request that is being answered, on average over its answer."""
-        return self.input_tokens + self.output_tokens / 2.0
+        return self.answering_tokens or self.input_tokens + self.output_tokens / 2.0
+
+    @property
+    def full_tokens(self) -> float:
+        """Of such a request when its answer is complete."""
+        return self.context_tokens + self.output_tokens / 2.0
 
 
 class Objectives(msgspec.Struct, frozen=True):

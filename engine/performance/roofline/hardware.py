@@ -33,6 +33,7 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network_bytes_per_s: Figure
     flops_8: Figure | None = None
     flops_4: Figure | None = None
+    price_per_h: Figure | None = None
 
 
 class Hardware(msgspec.Struct, frozen=True):
@@ -47,6 +48,8 @@ class Hardware(msgspec.Struct, frozen=True):
     link_bytes_per_s: float
     node_gpus: int
     network_bytes_per_s: float
+    price_per_h: float | None = None
+    """Dollars; None: not known."""
 
     def flops(self, bits: int) -> float:
         """Per second, with operands of so many bits; what it cannot do so narrow it does as narrow as it can."""
@@ -108,4 +111,5 @@ def _hardware(name: str, value: Any, path: Path) -> Hardware:
         entry.link_bytes_per_s.value,
         int(entry.node_gpus.value),
         entry.network_bytes_per_s.value,
+        entry.price_per_h.value if entry.price_per_h is not None else None,
     )
