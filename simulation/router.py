@@ -14,6 +14,8 @@ from simulation.record import Record
 from simulation.stand_ins import Output, Request, Sampling, Tokens
 from simulation.traces import TraceRequest
 
+ROUTER_GONE = "its router ended"
+
 
 class SimRouter:
     """``dispatcher`` must deliver to ``deliver``. ``open_requests`` have not ended."""
@@ -22,6 +24,7 @@ class SimRouter:
         """``max_tokens`` is what every client allows: how long its answer will be, nobody but the engine knows. ``service`` is what
         it is promised."""
         self.dispatcher: Dispatcher
+        self.is_up = True
         self.records: list[Record] = []
         self._clock = clock
         self._max_tokens = max_tokens
@@ -46,6 +49,14 @@ class SimRouter:
         with serving(service):
             self.dispatcher.add(request)
         return record
+
+    def go_down(self) -> None:
+        """Its process ends: clients lose what they had open, and workers end what they did for them."""
+        self.is_up = False
+        cut, self._open = self._open, {}
+        for record in cut.values():
+            record.failure, record.ended_s = ROUTER_GONE, self._clock.now()
+        self.dispatcher.abort([RequestId(name) for name in cut])
 
     def deliver(self, outputs: Sequence[Any]) -> None:
         """What the dispatcher has for clients."""
@@ -72,3 +83,4 @@ class SimRouter:
         timelines = self.dispatcher.timelines.of(name)
         if timelines and timelines[-1].decode_worker is not None:
             record.was_split = timelines[-1].was_split
+            record.losses = timelines[-1].losses
