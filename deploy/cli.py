@@ -16,6 +16,7 @@ from deploy import (
     cmd_leave,
     cmd_relabel,
     cmd_scaling,
+    cmd_simulate,
     cmd_status,
     cmd_top,
     cmd_up,
@@ -32,6 +33,7 @@ COMMANDS = [
     cmd_leave,
     cmd_down,
     cmd_check_config,
+    cmd_simulate,
     cmd_env,
     cmd_demo_model,
 ]
@@ -45,6 +47,7 @@ examples:
   baton drain --all                                 restart every worker, one by one, without losing a request
   baton relabel prefill-0b11d0 decode               move a worker to the other pool, without a restart
   baton check-config deploy/config/cpu-demo.yaml    is this file right, and what does it ask for?
+  baton simulate my.yaml --trace requests.jsonl     what would it do with that traffic? No GPU needed
   baton COMMAND --help                              more, with examples
 """
 

@@ -66,7 +66,7 @@ class VirtualEngine:
     def __init__(self, config: SimulatedEngineConfig, timing: StepTime | None = None, *, leaps: bool = True) -> None:
         """``timing`` is the configured one where none is given. Without ``leaps`` every step is one event."""
         self.config = config
-        self.busy_s = 0.0
+        self._busy_s = 0.0
         """In steps that have ended, all together."""
         self._timing: StepTime = timing if timing is not None else config.timing
         self._limit_steps = _LEAP_STEPS if leaps else 1
@@ -88,6 +88,11 @@ class VirtualEngine:
     def busy(self) -> bool:
         """Whether a step is under way."""
         return self._under_way is not None
+
+    def busy_until(self, now: float) -> float:
+        """Seconds spent in steps so far, all together."""
+        under_way = self._under_way
+        return self._busy_s + (max(0.0, now - under_way.clock.began_s) if under_way is not None else 0.0)
 
     def stats(self, now: float) -> EngineStats:
         """As they are at ``now``, also within a leap."""
@@ -164,7 +169,7 @@ class VirtualEngine:
         """Ends the step under way."""
         self._under_way = None
         step, clock = under_way.step, under_way.clock
-        self.busy_s += now - clock.began_s
+        self._busy_s += now - clock.began_s
         self._samples += clock.samples(step.steps)
         return self._scheduler.finish(step, now, clock.gaps(step.steps) if under_way.leaps else None)
 

@@ -13,11 +13,11 @@ _LEARNT_S = 10.0
 
 
 class Breaking:
-    """Enters all of them in the cluster's clock. ``missed`` then has those whose worker was not there any more."""
+    """Enters all of them in the cluster's clock. ``happened`` then has those whose worker was there."""
 
     def __init__(self, cluster: ElasticCluster, faults: Sequence[Fault], start_up_s: float) -> None:
         """``start_up_s``: how long a worker takes to start."""
-        self.missed: list[Fault] = []
+        self.happened: list[Fault] = []
         self._cluster = cluster
         self._start_up_s = start_up_s
         for fault in faults:
@@ -26,14 +26,15 @@ class Breaking:
     def _break(self, fault: Fault) -> None:
         cluster, later = self._cluster, self._cluster.clock.later
         if isinstance(fault, RestartRouter):
+            self.happened.append(fault)
             cluster.end_router(fault.router)
             later(fault.down_s, lambda: cluster.begin_router(fault.router))
             return
         name = WorkerId(fault.worker)
         worker = cluster.workers.get(name)
         if worker is None:
-            self.missed.append(fault)
             return
+        self.happened.append(fault)
         match fault:
             case KillWorker():
                 cluster.kill(name, self._start_up_s if fault.back_after_s is None else fault.back_after_s)

@@ -95,10 +95,12 @@ class ElasticCluster(Cluster):
         self.clock.later(self.spec.lost_after_s, noticed)
         return True
 
-    def worker_seconds(self, until_s: float) -> float:
-        """What all workers cost that ever were: from being asked for to being gone."""
+    def worker_seconds(self, until_s: float, role: Role | None = None) -> float:
+        """What all workers cost that ever were, or those that began with a role: from being asked for to being gone."""
         return sum(
-            min(until_s, until_s if life.ended_s is None else life.ended_s) - min(until_s, life.asked_s) for life in self.lives.values()
+            min(until_s, until_s if life.ended_s is None else life.ended_s) - min(until_s, life.asked_s)
+            for life in self.lives.values()
+            if role in (None, life.role)
         )
 
     def _signals(self) -> Signals:

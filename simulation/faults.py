@@ -120,6 +120,10 @@ def _unknown(fault: Fault, workers: Mapping[Role, int], routers: int) -> str | N
         return None if 0 <= fault.router < routers else f"there is no router {fault.router}; they are 0 to {routers - 1}"
     names = [f"{role}-0 to {role}-{count - 1}" for role, count in workers.items() if count]
     role, _, number = fault.worker.rpartition("-")
-    if number.isdecimal() and number == str(int(number)) and any(role == str(each) and int(number) < count for each, count in workers.items()):
+    if (
+        number.isdecimal()
+        and number == str(int(number))
+        and any(role == str(each) and int(number) < count for each, count in workers.items())
+    ):
         return None
     return f"there is no worker `{fault.worker}` at the beginning; they are {' and '.join(names)}"

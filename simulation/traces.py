@@ -57,7 +57,7 @@ class Trace:
         parts, left = divmod(self.block_tokens, block_tokens)
         if left:
             raise ValueError(f"blocks of {self.block_tokens} tokens cannot be cut into blocks of {block_tokens}")
-        return replace(self, requests=[_cut(each, parts, block_tokens) for each in self.requests], block_tokens=block_tokens)
+        return replace(self, requests=[cut(each, parts, block_tokens) for each in self.requests], block_tokens=block_tokens)
 
 
 def mooncake(path: Path, rng: random.Random, *, block_tokens: int = MOONCAKE_BLOCK_TOKENS, tick_s: float = MOONCAKE_TICK_S) -> Trace:
@@ -67,12 +67,12 @@ def mooncake(path: Path, rng: random.Random, *, block_tokens: int = MOONCAKE_BLO
         row = json.loads(line)
         arrival_s = row["timestamp"] / 1000 + rng.random() * tick_s
         requests.append(TraceRequest(arrival_s, row["input_length"], row["output_length"], tuple(row.get("hash_ids", ()))))
-    return _trace(path, requests, block_tokens)
+    return trace_of(path, requests, block_tokens)
 
 
 def azure(path: Path) -> Trace:
     """A trace of Azure's (CSV: TIMESTAMP, ContextTokens, GeneratedTokens). Nothing is known of prefixes."""
-    return _trace(path, _azure_requests(path), MOONCAKE_BLOCK_TOKENS)
+    return trace_of(path, _azure_requests(path), MOONCAKE_BLOCK_TOKENS)
 
 
 def synthetic(rng: random.Random, *, requests: int, rate: float, prompt_tokens: int, output_tokens: int, turns: int = 1) -> Trace:
@@ -89,7 +89,7 @@ def synthetic(rng: random.Random, *, requests: int, rate: float, prompt_tokens: 
         new = range(block, block + full - len(hashes))
         block, hashes = new.stop, hashes + tuple(new)
         made.append(TraceRequest(now_s, history, 1 + round(rng.expovariate(1 / output_tokens)), hashes))
-    return _trace(Path("synthetic"), made, MOONCAKE_BLOCK_TOKENS)
+    return trace_of(Path("synthetic"), made, MOONCAKE_BLOCK_TOKENS)
 
 
 def _azure_requests(path: Path) -> Iterator[TraceRequest]:
@@ -99,9 +99,12 @@ def _azure_requests(path: Path) -> Iterator[TraceRequest]:
         yield TraceRequest(time_s, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
 
 
-def _trace(path: Path, requests: Iterable[TraceRequest], block_tokens: int) -> Trace:
+def trace_of(path: Path, requests: Iterable[TraceRequest], block_tokens: int) -> Trace:
+    """In order, from 0 on, and without requests that have no tokens. Raises ValueError where there are no others."""
     # A prompt and an answer have at least one token each.
     ordered = sorted((each for each in requests if each.prompt_tokens and each.output_tokens), key=lambda each: each.arrival_s)
+    if not ordered:
+        raise ValueError("there is no request in it")
     began_s = ordered[0].arrival_s
     return Trace(path.name.split(".")[0], [replace(each, arrival_s=each.arrival_s - began_s) for each in ordered], block_tokens)
 
@@ -110,7 +113,8 @@ def _lines(path: Path) -> io.TextIOBase:
     return io.StringIO(lzma.open(path, "rt").read() if path.suffix == ".xz" else path.read_text())
 
 
-def _cut(request: TraceRequest, parts: int, block_tokens: int) -> TraceRequest:
+def cut(request: TraceRequest, parts: int, block_tokens: int) -> TraceRequest:
+    """With full blocks of ``block_tokens`` only, of which the trace's each has ``parts``."""
     full = request.prompt_tokens // block_tokens
     hashes = tuple(block * parts + part for block in request.block_hashes for part in range(parts))[:full]
     return replace(request, block_hashes=hashes)
