@@ -84,7 +84,7 @@ def _blocks(found: tuple[Setup, Hardware] | None, step_tokens: int, block_tokens
     room = memory(setup, hardware, Step((Chunk(float(step_tokens)),)), float(args.get("gpu_memory_utilization") or 0.9))
     if not room.fits:
         raise ConfigError(
-            f"it does not fit on {setup.layout.gpus} x {hardware.name}: each has {room.usable_bytes / 1e9:.0f} GB to use, and weights alone "
+            f"it does not fit on {setup.layout.gpus} x {hardware.name}: each has {room.usable_bytes / 1e9:.0f} GB to use, and weights "
             f"take {room.weight_bytes / 1e9:.0f}; name more GPUs, as in `:tp{2 * setup.layout.tp}`",
             "engine.step_times",
         )

@@ -118,12 +118,8 @@ def _fault(entry: Any, where: str) -> Fault:
 def _unknown(fault: Fault, workers: Mapping[Role, int], routers: int) -> str | None:
     if isinstance(fault, RestartRouter):
         return None if 0 <= fault.router < routers else f"there is no router {fault.router}; they are 0 to {routers - 1}"
-    names = [f"{role}-0 to {role}-{count - 1}" for role, count in workers.items() if count]
-    role, _, number = fault.worker.rpartition("-")
-    if (
-        number.isdecimal()
-        and number == str(int(number))
-        and any(role == str(each) and int(number) < count for each, count in workers.items())
-    ):
+    known = {f"{role}-{number}" for role, count in workers.items() for number in range(count)}
+    if fault.worker in known:
         return None
+    names = [f"{role}-0 to {role}-{count - 1}" for role, count in workers.items() if count]
     return f"there is no worker `{fault.worker}` at the beginning; they are {' and '.join(names)}"

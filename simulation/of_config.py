@@ -46,7 +46,7 @@ def spec_of(config: BatonConfig) -> ClusterSpec:
         service=Promises.of_config(config).wanted("default", {}),
         routers=routers,
         port=Port(usual.gbps if link.gbps is None else link.gbps, usual.latency_s if link.latency_s is None else link.latency_s),
-        beats=Beats(pulse_s=config.router.heartbeat_s),
+        beats=Beats.of_many(sum(pool.count for pool in pools), config.router.heartbeat_s),
         # Of all routers together; a configuration's is each one's.
         queue=replace(limits.queue, max_requests=limits.queue.max_requests * routers, max_tokens=limits.queue.max_tokens * routers),
         give_up_after_s=limits.give_up_after_s,
@@ -72,10 +72,8 @@ def gpus_of(config: BatonConfig, role: Role) -> float:
 def _pool(config: BatonConfig, role: Role) -> Pool:
     pool = config.pool(role)
     step = _step(config, role)
-    if config.engine.kind == "simulated":
-        engine = SimulatedEngineConfig.of_config(config, "127.0.0.1")
-    else:
-        engine = engine_of_args(config, role)
+    simulated = config.engine.kind == "simulated"
+    engine = SimulatedEngineConfig.of_config(config, "127.0.0.1") if simulated else engine_of_args(config, role)
     return Pool(role, pool.count, engine, pool.max_prefill_tokens, step=step, headroom_tokens=pool.headroom_tokens)
 
 

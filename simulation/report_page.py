@@ -12,9 +12,11 @@ from simulation.svg import Line, Plot
 _STYLE = """
   :root { color-scheme: light dark; --ink: #222; --paper: #fff; --rule: #ccc }
   @media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #16181c; --rule: #444 } }
-  body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 1500px; margin: 2em auto; padding: 0 1em }
+  body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper) }
+  body { max-width: 1500px; margin: 2em auto; padding: 0 1em }
   h1 { font-size: 1.3em } h2 { font-size: 1.05em; margin: 1.6em 0 .3em }
-  table { border-collapse: collapse } th, td { text-align: left; vertical-align: top; padding: .2em 1em .2em 0; border-bottom: 1px solid var(--rule) }
+  table { border-collapse: collapse }
+  th, td { text-align: left; vertical-align: top; padding: .2em 1em .2em 0; border-bottom: 1px solid var(--rule) }
   th { font-weight: 600; white-space: nowrap }
   .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 560px), 1fr)); gap: 1em; margin-top: 1.5em }
   .plots svg { width: 100%; height: auto }

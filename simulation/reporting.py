@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from autoscaler.plan import Add, Drain, Relabel
 from core.metrics.words import Why
@@ -67,7 +68,7 @@ def slices(records: Sequence[Record], moments: Sequence[Moment], service: Wanted
     """One per moment but the first. ``records`` are in order of arrival."""
     arrivals_s = [record.arrival_s for record in records]
     made: list[Slice] = []
-    for before, moment in zip(moments, moments[1:], strict=False):
+    for before, moment in pairwise(moments):
         mine = records[bisect_left(arrivals_s, before.at_s) : bisect_left(arrivals_s, moment.at_s)]
         ttft_s = sorted(record.ttft_s for record in mine if record.ttft_s is not None)
         p50_s, p90_s, p99_s = (percentile(ttft_s, part) if ttft_s else None for part in (0.5, 0.9, 0.99))
@@ -81,7 +82,7 @@ def slices(records: Sequence[Record], moments: Sequence[Moment], service: Wanted
 def busy_parts(course: Course) -> dict[str, float]:
     """Of the time that workers of each role were there. Who changes roles counts for where it was."""
     there_s = {str(role): 0.0 for role in Role}
-    for before, moment in zip(course.moments, course.moments[1:], strict=False):
+    for before, moment in pairwise(course.moments):
         for role, count in moment.workers.items():
             there_s[role] += count * (moment.at_s - before.at_s)
     return {role: course.busy_s[role] / seconds if seconds else 0.0 for role, seconds in there_s.items()}

@@ -35,8 +35,9 @@ class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_trace(path: Path, rng: random.Random, form: str | None = None) -> Trace:
     """``rng`` spreads the requests of one tick of Mooncake's over it. Raises ConfigError that says the line and what is wrong with it."""
     try:
-        text = lzma.open(path, "rt").read() if path.suffix == ".xz" else path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+        packed = path.read_bytes()
+        text = (lzma.decompress(packed) if path.suffix == ".xz" else packed).decode("utf-8")
+    except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
         raise ConfigError(f"cannot be read: {error}", str(path)) from None
     form = form or guess(text, str(path))
     try:

@@ -31,6 +31,7 @@ from simulation.stand_ins import Output, Request
 
 _NEWS_REST_S = 0.02
 """Between two batches of cache events, as in ``cluster.kv_publisher``."""
+_PULSE_EACH_S, _REPORT_EACH_S, _PROGRESS_EACH_S = 0.003, 0.003, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,17 @@ class Beats:
     """Its load while it works. A real worker sends it with every step's tokens; one message per step would be most of a simulation."""
     progress_s: float = 1.0
     """Tokens made since a leg's first. The first and the last of a leg are told when they are made."""
+
+    @classmethod
+    def of_many(cls, workers: int, pulse_s: float) -> Beats:
+        """Of so many workers together no more than some hundreds per second, or a thousand would do little else. What a worker tells of an
+        answer's first and last token, and its load with that, comes when it happens in any case."""
+        usual = cls()
+        return cls(
+            max(pulse_s, workers * _PULSE_EACH_S),
+            max(usual.report_s, workers * _REPORT_EACH_S),
+            max(usual.progress_s, workers * _PROGRESS_EACH_S),
+        )
 
 
 class SimWorker:
