@@ -49,6 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--no-cost", action="store_true", help="with --faults: do not run once more without them, to tell what they cost")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there, for programs")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report there, as a page with plots")
+    parser.add_argument("--svg", type=Path, metavar="DIR", help="write the plots there, each as a file")
     parser.add_argument("--seed", type=int, default=1, help="same seed, same result")
     parser.set_defaults(run=run)
 
@@ -61,9 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     logging.disable(logging.CRITICAL)  # refused requests are counted, not told
     try:
         simulation = _simulation(arguments)
-        for file in (arguments.json, arguments.html):
-            if file is not None and not file.parent.is_dir():
-                raise ConfigError(f"there is no folder {file.parent}", str(file))
+        folders = [file.parent for file in (arguments.json, arguments.html) if file is not None] + [arguments.svg] * bool(arguments.svg)
+        if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+            raise ConfigError(f"there is no folder {missing[0]}; make it first")
         return _report(simulation, arguments)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -113,7 +114,7 @@ def _report(simulation: Simulation, arguments: argparse.Namespace) -> int:
 
     import msgspec
 
-    from simulation.report_page import page
+    from simulation.report_page import page, plots_of
     from simulation.report_rows import text
 
     gc.freeze()
@@ -128,6 +129,9 @@ def _report(simulation: Simulation, arguments: argparse.Namespace) -> int:
         arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     if arguments.html is not None:
         arguments.html.write_text(page(report), encoding="utf-8")
+    if arguments.svg is not None:
+        for name, plot in plots_of(report).items():
+            (arguments.svg / f"{name}.svg").write_text(plot.svg(), encoding="utf-8")
     return 0
 
 
