@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from core.errors import ConfigError
 
     logging.disable(logging.CRITICAL)  # refused requests are counted, not told
+    print("loading the router and the traffic", file=sys.stderr, flush=True)  # vLLM's front half takes seconds to import
     try:
         simulation = _simulation(arguments)
         folders = [file.parent for file in (arguments.json, arguments.html) if file is not None] + [arguments.svg] * bool(arguments.svg)
