@@ -100,7 +100,8 @@ def main() -> None:
     for name in arguments.only or CASES:
         print(measure(CASES[name], arguments.seconds, arguments.profile), flush=True)
         gc.collect()
-    gc.unfreeze()
+    gc.enable()
+    gc.unfreeze()  # or libraries that look for leaks when the process ends find some
 
 
 if __name__ == "__main__":

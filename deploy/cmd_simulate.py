@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
+import logging
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,14 +59,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import logging
-
     from core.errors import ConfigError
 
-    logging.disable(logging.CRITICAL)  # refused requests are counted, not told
     print("loading the router and the traffic", file=sys.stderr, flush=True)  # vLLM's front half takes seconds to import
     try:
-        simulation = _simulation(arguments)
+        with _nothing_told():
+            simulation = _simulation(arguments)
         folders = [file.parent for file in (arguments.json, arguments.html) if file is not None] + [arguments.svg] * bool(arguments.svg)
         if missing := [str(folder) for folder in folders if not folder.is_dir()]:
             raise ConfigError(f"there is no folder {missing[0]}; make it first")
@@ -111,19 +113,15 @@ def _counted(config: BatonConfig, arguments: argparse.Namespace) -> BatonConfig:
 
 
 def _report(simulation: Simulation, arguments: argparse.Namespace) -> int:
-    import gc
-
     import msgspec
 
     from simulation.report_page import page, plots_of
     from simulation.report_rows import text
 
-    gc.freeze()
-    gc.disable()  # next to nothing in a run is circular, and looking for it takes a third of the time
     teller, began_s = _Teller(), time.monotonic()
-    report = simulation.run(teller.tell, with_cost=not arguments.no_cost)
+    with _nothing_told(), _nothing_collected():
+        report = simulation.run(teller.tell, with_cost=not arguments.no_cost)
     took_s = time.monotonic() - began_s
-    gc.unfreeze()  # or libraries that look for leaks when the process ends find some
     print(text(report))
     print(f"\nsimulated in {took_s:.1f} s: {report.seconds * teller.runs / took_s:,.0f} times as fast as the clock", file=sys.stderr)
     if arguments.json is not None:
@@ -134,6 +132,28 @@ def _report(simulation: Simulation, arguments: argparse.Namespace) -> int:
         for name, plot in plots_of(report).items():
             (arguments.svg / f"{name}.svg").write_text(plot.svg(), encoding="utf-8")
     return 0
+
+
+@contextlib.contextmanager
+def _nothing_told() -> Iterator[None]:
+    """No log: refused requests are counted."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Next to nothing in a run is circular, and looking for it takes a third of the time."""
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()  # or libraries that look for leaks when the process ends find some
 
 
 class _Teller:

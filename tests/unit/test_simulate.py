@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from core.config import BatonConfig
 from core.errors import ConfigError
 from core.worker import Role
+from deploy.check_config import read
 from deploy.cli import main
-from simulation.faults import KillWorker
+from simulation.faults import KillWorker, read_faults
 from simulation.long_trace import LongRequests
 from simulation.of_config import cluster_of, spec_of
 from simulation.report import Report
@@ -176,6 +177,13 @@ def test_a_model_that_does_not_fit_is_said():
     engine = {"step_times": "roofline:l4:llama-3.1-70b:tp1"}
     with pytest.raises(ConfigError, match=r"does not fit on 1 x l4.*`:tp2`"):
         spec_of(BatonConfig.model_validate({"model": "m", "engine": engine}))
+
+
+def test_the_files_that_the_docs_use_are_right():
+    """Sixteen workers, and faults of some of them."""
+    found = read(ROOT / "docs" / "simulator" / "sixteen.yaml").config
+    assert sum(pool.count for pool in spec_of(found).pools) == 16
+    assert len(read_faults(ROOT / "docs" / "simulator" / "faults.yaml", {Role.PREFILL: 8, Role.DECODE: 8}, 1)) == 3
 
 
 # -- traces --------------------------------------------------------------------------------------------------------------
