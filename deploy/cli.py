@@ -18,6 +18,7 @@ from deploy import (
     cmd_plan,
     cmd_relabel,
     cmd_scaling,
+    cmd_simulate,
     cmd_status,
     cmd_top,
     cmd_up,
@@ -36,6 +37,7 @@ COMMANDS = [
     cmd_check_config,
     cmd_doctor,
     cmd_plan,
+    cmd_simulate,
     cmd_env,
     cmd_demo_model,
 ]
@@ -52,6 +54,7 @@ examples:
   baton doctor deploy/config/cpu-demo.yaml          is this machine, or every node of a cluster, fit for it?
   baton plan llama-3.1-70b --gpu h100 --gpus 16 --isl 2k --osl 256 --ttft 1s --tpot 30ms
                                                     which GPUs in which roles? No GPU needed
+  baton simulate my.yaml --trace requests.jsonl     what would it do with that traffic? No GPU needed
   baton COMMAND --help                              more, with examples
 """
 

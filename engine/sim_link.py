@@ -46,6 +46,10 @@ class LinkRate:
         self._latency_s = latency_s
         self._busy_until_s = 0.0
 
+    def change(self, gbps: float) -> None:
+        """What is reserved from now on goes at that rate."""
+        self._byte_s = 8e-9 / gbps if gbps else 0.0
+
     def reserve(self, transfer_bytes: int, now: float) -> float:
         """Seconds from ``now`` until these bytes are here, behind all that were reserved before."""
         self._busy_until_s = max(now, self._busy_until_s) + transfer_bytes * self._byte_s

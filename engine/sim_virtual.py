@@ -66,6 +66,8 @@ class VirtualEngine:
     def __init__(self, config: SimulatedEngineConfig, timing: StepTime | None = None, *, leaps: bool = True) -> None:
         """``timing`` is the configured one where none is given. Without ``leaps`` every step is one event."""
         self.config = config
+        self._busy_s = 0.0
+        """In steps that have ended, all together."""
         self._timing: StepTime = timing if timing is not None else config.timing
         self._limit_steps = _LEAP_STEPS if leaps else 1
         self._scheduler = SimScheduler(config)
@@ -87,6 +89,11 @@ class VirtualEngine:
         """Whether a step is under way."""
         return self._under_way is not None
 
+    def busy_until(self, now: float) -> float:
+        """Seconds spent in steps so far, all together."""
+        under_way = self._under_way
+        return self._busy_s + (max(0.0, now - under_way.clock.began_s) if under_way is not None else 0.0)
+
     def stats(self, now: float) -> EngineStats:
         """As they are at ``now``, also within a leap."""
         stats, under_way = self._scheduler.stats, self._under_way
@@ -99,6 +106,16 @@ class VirtualEngine:
         """Tokens a request has made here until ``now``; None for one that has ended or was never added."""
         under_way = self._under_way
         return self._scheduler.tokens_made(leg, under_way.clock.steps_done_at(now) if under_way is not None and under_way.leaps else 0)
+
+    @property
+    def timing(self) -> StepTime:
+        """How long its steps take now."""
+        return self._timing
+
+    def retime(self, timing: StepTime, now: float) -> None:
+        """Steps take so long from now on, the one under way excepted."""
+        self._interrupt(now)
+        self._timing = timing
 
     def unpulled(self) -> Iterator[RemotePrompt]:
         """The kept prompts that waiting requests have still to pull: ``renew`` them on their keepers every third of a lease."""
@@ -152,6 +169,7 @@ class VirtualEngine:
         """Ends the step under way."""
         self._under_way = None
         step, clock = under_way.step, under_way.clock
+        self._busy_s += now - clock.began_s
         self._samples += clock.samples(step.steps)
         return self._scheduler.finish(step, now, clock.gaps(step.steps) if under_way.leaps else None)
 

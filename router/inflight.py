@@ -106,7 +106,7 @@ _NOTHING = _Shelf()
 class InFlight:
     """Outstanding work per worker. ``sent`` and ``ended`` come in pairs; ``ended`` twice is no error.
 
-    ``changed`` has the workers whose books are other than when it was last emptied; whoever keeps copies empties it.
+    ``changed`` has the workers whose books are other than when they were last taken out of it; whoever keeps copies does that.
     """
 
     def __init__(self) -> None:
@@ -277,6 +277,7 @@ class InFlight:
         """The worker is no member any more. What is planned for it still counts until it is planned elsewhere."""
         if not self._shelf(worker).legs:
             self._shelves.pop(worker, None)
+        self.changed.discard(worker)
 
     def _shelf(self, worker: WorkerId) -> _Shelf:
         return self._shelves.get(worker, _NOTHING)

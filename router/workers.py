@@ -12,6 +12,7 @@ from router.inflight import InFlight
 from router.limits import Limits
 from router.link import WorkerLink
 from router.plan import View, WorkerView
+from router.sight import Sight
 
 _TRIED_AGAIN_AFTER_S = 1.0
 _ANY_NUMBER = 64
@@ -141,22 +142,23 @@ class Workers:
         return any(link.up and link.card.state is WorkerState.READY for link in self._links.values())
 
     def view(self) -> View:
-        """Those that can be reached, as this router sees them now. What has not changed is not made anew: there may be a thousand."""
-        view: dict[WorkerId, WorkerView] = {}
-        changed, self.inflight.changed = self.inflight.changed, set()
-        for worker, link in self._links.items():
-            seen = self._seen.get(worker)
-            if (
-                seen is None
-                or seen.load is not link.load
-                or seen.card is not link.card
-                or worker in changed
-                or seen.refused != self._why_not(worker)
-            ):
-                self._seen[worker] = seen = self._look(link)
-            if link.up:
-                view[worker] = seen
-        return view
+        """Those that can be reached, as this router sees them now. There may be a thousand: each is looked at when it is asked for."""
+        return Sight({worker: link for worker, link in self._links.items() if link.up}, self._sees)
+
+    def _sees(self, link: WorkerLink) -> WorkerView:
+        """What has not changed is not made anew."""
+        worker, changed = link.card.worker, self.inflight.changed
+        seen = self._seen.get(worker)
+        if (
+            seen is None
+            or seen.load is not link.load
+            or seen.card is not link.card
+            or worker in changed
+            or seen.refused != self._why_not(worker)
+        ):
+            changed.discard(worker)
+            self._seen[worker] = seen = self._look(link)
+        return seen
 
     def _look(self, link: WorkerLink) -> WorkerView:
         worker, books, bounds = link.card.worker, self.inflight, self._limits.of(link.card)

@@ -25,6 +25,9 @@ class Event:
             what()
 
 
+_AHEAD = 1 << 62
+
+
 class VirtualClock:
     """Seconds since the simulation's begin. Events of the same moment happen in the order in which they were asked for."""
 
@@ -37,11 +40,12 @@ class VirtualClock:
         """The clock that is passed on to whoever asks for one."""
         return self._now_s
 
-    def at(self, time_s: float, what: Callable[[], object]) -> Event:
-        """Has something happen at that time, or now if that is past."""
+    def at(self, time_s: float, what: Callable[[], object], *, ahead: bool = False) -> Event:
+        """Has something happen at that time, or now if that is past. ``ahead``: before all of the same moment that were not."""
         event = Event(what)
         self._count += 1
-        heapq.heappush(self._events, (max(time_s, self._now_s), self._count, event))
+        order = self._count - _AHEAD if ahead else self._count
+        heapq.heappush(self._events, (max(time_s, self._now_s), order, event))
         return event
 
     def later(self, delay_s: float, what: Callable[[], object]) -> Event:

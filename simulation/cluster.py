@@ -34,13 +34,10 @@ from simulation.link import SimLink
 from simulation.prefixes import GivenPrefixes
 from simulation.pulls import Pulls
 from simulation.record import Record
-from simulation.router import SimRouter
+from simulation.router import ROUTER_GONE, SimRouter
 from simulation.stand_ins import UncodedOutputs, UncodedRequests
-from simulation.traces import Trace
+from simulation.traces import Trace, TraceRequest
 from simulation.worker import Beats, SimWorker
-
-_HEADROOM_TOKENS = 256
-"""``PoolConfig.headroom_tokens``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +50,16 @@ class Pool:
     max_prefill_tokens: int | None = None
     """``PoolConfig.max_prefill_tokens``."""
     step: StepModel | None = None
-    """How long its workers say that steps take, if not ``ClusterSpec.step``."""
+    """How long their steps take, where that differs from the cluster's."""
     timing: StepTime | None = None
-    """How long they do take, if it is not the same."""
+    """The same where six coefficients are not exact enough; the pool's ``step`` is then what workers and routers take it for."""
+    headroom_tokens: int = 256
+    """``PoolConfig.headroom_tokens``."""
 
     @property
     def admissions(self) -> Mapping[LegKind, Sequence[Admission]]:
         """As ``deploy.worker`` composes them."""
-        prompts, answers = PrefillAdmission(self.max_prefill_tokens, _HEADROOM_TOKENS), DecodeAdmission(_HEADROOM_TOKENS)
+        prompts, answers = PrefillAdmission(self.max_prefill_tokens, self.headroom_tokens), DecodeAdmission(self.headroom_tokens)
         return {LegKind.PREFILL: [prompts], LegKind.DECODE: [prompts, answers], LegKind.WHOLE: [prompts, answers]}
 
 
@@ -70,7 +69,7 @@ class ClusterSpec:
 
     pools: Sequence[Pool]
     step: StepModel
-    """How long steps take of workers whose pool says nothing else."""
+    """How long every worker's steps take, but for pools that say otherwise."""
     policy: Callable[[random.Random, Predictions], Policy]
     """Makes one router's policy."""
     service: WantedService = ORDINARY
@@ -84,6 +83,14 @@ class ClusterSpec:
     beats: Beats = field(default_factory=Beats)
     queue: QueueLimits = field(default_factory=QueueLimits)
     """Of all routers together."""
+    give_up_after_s: float = 600.0
+    """``RetryConfig.give_up_after_s``."""
+    request_timeout_s: float | None = None
+    """``RouterConfig.request_timeout_s``."""
+    lost_after_s: float = 1.0
+    """``RouterConfig.worker_timeout_s``: a worker that is silent for so long is lost to its routers."""
+    pull_timeout_s: float = 10.0
+    """``KVTransferConfig.pull_timeout_s``."""
 
     def step_of(self, role: Role) -> StepModel:
         """What is known of steps of workers with that role."""
@@ -100,7 +107,9 @@ class ClusterSpec:
         return Limits(
             queue=queue,
             max_prefill_tokens={pool.role: pool.max_prefill_tokens for pool in self.pools},
-            headroom_tokens={pool.role: _HEADROOM_TOKENS for pool in self.pools},
+            headroom_tokens={pool.role: pool.headroom_tokens for pool in self.pools},
+            give_up_after_s=self.give_up_after_s,
+            request_timeout_s=self.request_timeout_s,
         )
 
 
@@ -111,7 +120,7 @@ class Cluster:
         self.spec = spec
         self.clock = VirtualClock()
         self._rng = random.Random(seed)
-        self._network = KVNetwork(self.clock, spec.port, spec.message_s)
+        self.network = KVNetwork(self.clock, spec.port, spec.message_s)
         self.records: list[Record] = []
         """Of what has been offered so far."""
         self._peers: dict[WorkerId, Pulls] = {}
@@ -123,15 +132,21 @@ class Cluster:
 
     def replay(self, trace: Trace) -> list[Record]:
         """Offers every request at its time to a router, in turns, and runs until all have ended. Records in order of arrival."""
-        records = self.records
-        for number, request in enumerate(trace.requests):
-            router = self.routers[number % len(self.routers)]
+        records, total = self.records, len(trace.requests)
+        arrivals = enumerate(trace.requests)
 
-            def arrive(name: str = f"r{number}", router: SimRouter = router, request: Any = request) -> None:
-                records.append(router.submit(name, request))
+        def next_one() -> None:
+            number, request = next(arrivals, (0, None))
+            if request is not None:
+                # At its moment it is the first, as if all had been entered in the clock before anything else. But they may be millions.
+                self.clock.at(request.arrival_s, lambda: arrive(f"r{number}", request), ahead=True)
 
-            self.clock.at(request.arrival_s, arrive)
-        total = len(trace.requests)
+        def arrive(name: str, request: TraceRequest) -> None:
+            serving = self.routers if all(router.is_up for router in self.routers) else [each for each in self.routers if each.is_up]
+            records.append(serving[len(records) % len(serving)].submit(name, request) if serving else self._unserved(request))
+            next_one()
+
+        next_one()
         self.clock.run(lambda: len(records) == total and not any(router.open_requests for router in self.routers))
         return records
 
@@ -146,18 +161,37 @@ class Cluster:
             WorkerCard(name, Epoch(1), pool.role, WorkerState.READY, "", "", pool.engine.facts),
             VirtualEngine(pool.engine, pool.timing or step),
             self.clock,
-            self._network,
+            self.network,
             pool.admissions,
             step,
             self.spec.beats,
+            self.spec.pull_timeout_s,
         )
         worker.pulls.peers = self._peers
         self._peers[name] = worker.pulls
         return worker
 
+    def end_router(self, number: int) -> None:
+        """One of them is gone; the others get what comes."""
+        self.routers[number].go_down()
+
+    def begin_router(self, number: int) -> None:
+        """Another one takes the place of one that has ended. It knows nothing of what was."""
+        self._dispatch(self.routers[number], RouterId(f"router-{number}"))
+        self.routers[number].is_up = True
+
+    def _unserved(self, request: TraceRequest) -> Record:
+        record = Record(request, self.clock.now())
+        record.failure, record.ended_s = ROUTER_GONE, record.arrival_s
+        return record
+
     def _router(self, name: RouterId) -> SimRouter:
+        router = SimRouter(self.clock, self.spec.max_tokens, self.spec.service)
+        self._dispatch(router, name)
+        return router
+
+    def _dispatch(self, router: SimRouter, name: RouterId) -> None:
         spec, clock = self.spec, self.clock
-        router = SimRouter(clock, spec.max_tokens, spec.service)
         predictor = Predictor(
             {role: spec.step_of(role) for role in Role},
             LinkModel(spec.port.latency_s, spec.port.gbps * 1e9 / 8),
@@ -179,14 +213,15 @@ class Cluster:
         for worker in self.workers.values():
             self._link(name, router, worker)
         if spec.routers > 1:  # what waits with one is told to others: alone, none of these messages has any use
-            clock.later(spec.beats.pulse_s, lambda: self._greet(name, dispatcher))
-        return router
+            clock.later(spec.beats.pulse_s, lambda: self._greet(name, router, dispatcher))
 
-    def _greet(self, name: RouterId, dispatcher: Dispatcher) -> None:
-        """As ``router.link`` does at every beat."""
+    def _greet(self, name: RouterId, router: SimRouter, dispatcher: Dispatcher) -> None:
+        """As ``router.link`` does at every beat, as long as that router lives."""
+        if not router.is_up or router.dispatcher is not dispatcher:
+            return
         for worker in self.workers.values():
             worker.links[name].send(dispatcher.hello())
-        self.clock.later(self.spec.beats.pulse_s, lambda: self._greet(name, dispatcher))
+        self.clock.later(self.spec.beats.pulse_s, lambda: self._greet(name, router, dispatcher))
 
     def _link(self, name: RouterId, router: SimRouter, worker: SimWorker) -> None:
         """``name`` is the router's."""

@@ -49,7 +49,8 @@ class Life:
 class ElasticCluster(Cluster):
     """``plans`` are all that were made; ``lives`` are everybody's who ever was. Workers that drain take what time they need."""
 
-    def __init__(self, spec: ClusterSpec, seed: int, scaler: Scaler[State], pace: Pace = Pace()) -> None:
+    def __init__(self, spec: ClusterSpec, seed: int, scaler: Scaler[State] | None, pace: Pace = Pace()) -> None:
+        """Without a scaler workers come and go only as they are told to."""
         super().__init__(spec, seed)
         self.plans: list[Plan] = []
         self.lives = {name: Life(worker.card.role, 0.0) for name, worker in self.workers.items()}
@@ -58,6 +59,10 @@ class ElasticCluster(Cluster):
         self._starts = random.Random(seed)
         self._vitals = Vitals(self.records, self.routers)
 
+        if scaler is not None:
+            self._scale(scaler)
+
+    def _scale(self, scaler: Scaler[State]) -> None:
         state = scaler.first()
 
         def turn() -> None:
@@ -67,14 +72,35 @@ class ElasticCluster(Cluster):
             if not plan.dry_run:
                 for action in plan.actions:
                     self._carry_out(action)
-            self.clock.later(pace.every_s, turn)
+            self.clock.later(self._pace.every_s, turn)
 
-        self.clock.later(pace.every_s, turn)
+        self.clock.later(self._pace.every_s, turn)
 
-    def worker_seconds(self, until_s: float) -> float:
-        """What all workers cost that ever were: from being asked for to being gone."""
+    def kill(self, name: WorkerId, back_after_s: float | None) -> bool:
+        """Ends a worker with all that it has; False: it is not there. Routers notice after ``lost_after_s``. A new one, with another name,
+        is ready ``back_after_s`` after that; None: never."""
+        worker = self.workers.pop(name, None)
+        if worker is None:
+            return False
+        worker.die()
+        life = self.lives[name]
+        life.ended_s, role = self.clock.now(), worker.card.role
+
+        def noticed() -> None:
+            for router in self.routers:
+                router.dispatcher.link_closed(name, "it was killed")
+            if back_after_s is not None:
+                self._begin_life(role, back_after_s)
+
+        self.clock.later(self.spec.lost_after_s, noticed)
+        return True
+
+    def worker_seconds(self, until_s: float, role: Role | None = None) -> float:
+        """What all workers cost that ever were, or those that began with a role: from being asked for to being gone."""
         return sum(
-            min(until_s, until_s if life.ended_s is None else life.ended_s) - min(until_s, life.asked_s) for life in self.lives.values()
+            min(until_s, until_s if life.ended_s is None else life.ended_s) - min(until_s, life.asked_s)
+            for life in self.lives.values()
+            if role in (None, life.role)
         )
 
     def _signals(self) -> Signals:
@@ -112,8 +138,10 @@ class ElasticCluster(Cluster):
                 raise ValueError("nobody sleeps in a simulation")
 
     def _ask_for(self, role: Role) -> None:
+        self._begin_life(role, self._pace.start_up_s * (1 + self._pace.start_up_spread * self._starts.uniform(-1, 1)))
+
+    def _begin_life(self, role: Role, takes_s: float) -> None:
         name = WorkerId(f"{role}-{len(self.lives)}")
-        takes_s = self._pace.start_up_s * (1 + self._pace.start_up_spread * self._starts.uniform(-1, 1))
         self.lives[name] = Life(role, self.clock.now(), takes_s)
         self.clock.later(takes_s, lambda: self._started(name))
 
@@ -139,6 +167,8 @@ class ElasticCluster(Cluster):
         """Idle twice in a row: what a router had sent before it heard has come by then. And what it has said is heard before it is gone."""
 
         def look(was_idle: bool) -> None:
+            if self.workers.get(worker.card.worker) is not worker:
+                return  # killed meanwhile
             if was_idle and worker.idle:
                 worker.end()
                 self.clock.later(self._pace.look_s, lambda: self._gone(worker))

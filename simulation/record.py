@@ -10,7 +10,7 @@ from simulation.traces import TraceRequest
 class Record:
     """One offered request. Only its router's recorder changes it."""
 
-    __slots__ = ("_counts", "_longest_s", "_times_s", "arrival_s", "cached_tokens", "ended_s", "failure", "request", "was_split")
+    __slots__ = ("_counts", "_longest_s", "_times_s", "arrival_s", "cached_tokens", "ended_s", "failure", "losses", "request", "was_split")
 
     def __init__(self, request: TraceRequest, arrival_s: float) -> None:
         self.request = request
@@ -21,6 +21,8 @@ class Record:
         self.cached_tokens = 0
         """Prompt tokens that the worker that computed it found in its cache."""
         self.was_split: bool | None = None
+        self.losses = 0
+        """Workers that ended under it."""
         self._longest_s = 0.0
         self._times_s = array("d")
         self._counts = array("I")

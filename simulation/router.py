@@ -14,6 +14,8 @@ from simulation.record import Record
 from simulation.stand_ins import Output, Request, Sampling, Tokens
 from simulation.traces import TraceRequest
 
+ROUTER_GONE = "its router ended"
+
 
 class SimRouter:
     """``dispatcher`` must deliver to ``deliver``. ``open_requests`` have not ended."""
@@ -22,6 +24,7 @@ class SimRouter:
         """``max_tokens`` is what every client allows: how long its answer will be, nobody but the engine knows. ``service`` is what
         it is promised."""
         self.dispatcher: Dispatcher
+        self.is_up = True
         self.records: list[Record] = []
         self._clock = clock
         self._max_tokens = max_tokens
@@ -47,6 +50,14 @@ class SimRouter:
             self.dispatcher.add(request)
         return record
 
+    def go_down(self) -> None:
+        """Its process ends: clients lose what they had open, and workers end what they did for them."""
+        self.is_up = False
+        cut, self._open = self._open, {}
+        for record in cut.values():
+            record.failure, record.ended_s = ROUTER_GONE, self._clock.now()
+        self.dispatcher.abort([RequestId(name) for name in cut])
+
     def deliver(self, outputs: Sequence[Any]) -> None:
         """What the dispatcher has for clients."""
         now_s = self._clock.now()
@@ -63,6 +74,7 @@ class SimRouter:
             if output.finish_reason is not None:
                 del self._open[output.request_id]
                 record.ended_s = now_s
+                record.request = replace(record.request, block_hashes=())  # of a million requests they would be gigabytes
                 self._close(output.request_id, record)
 
     def _close(self, name: str, record: Record) -> None:
@@ -72,3 +84,4 @@ class SimRouter:
         timelines = self.dispatcher.timelines.of(name)
         if timelines and timelines[-1].decode_worker is not None:
             record.was_split = timelines[-1].was_split
+            record.losses = timelines[-1].losses

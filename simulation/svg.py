@@ -30,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot from 0 to the largest values there are. ``mark_x`` and ``mark_y`` are drawn as dotted lines."""
+    """A plot from 0 to the largest values there are. ``mark_x``, ``marks_x`` and ``mark_y`` are drawn as dotted lines."""
 
     title: str
     x_name: str
@@ -40,6 +40,7 @@ class Plot:
     max_y: float | None = None
     mark_x: float | None = None
     mark_y: float | None = None
+    marks_x: Sequence[float] = ()
 
     def svg(self) -> str:
         """The whole file."""
@@ -52,8 +53,8 @@ class Plot:
             _text(_LEFT, 20, self.title, style="title"),
             *_axes(scale, self.x_name, self.y_name),
         ]
-        if self.mark_x is not None:
-            parts.append(f'<path class="mark" d="M{scale.x(self.mark_x):.1f} {_TOP}v{scale.height}"/>')
+        for mark_x in (*self.marks_x, *([] if self.mark_x is None else [self.mark_x])):
+            parts.append(f'<path class="mark" d="M{scale.x(mark_x):.1f} {_TOP}v{scale.height}"/>')
         if self.mark_y is not None:
             parts.append(f'<path class="mark" d="M{_LEFT} {scale.y(self.mark_y):.1f}h{scale.width}"/>')
         for index, line in enumerate(self.lines):

@@ -26,10 +26,12 @@ from simulation.kv_news import KVNews
 from simulation.legs import completes, engine_request, prefill_stats, queue_s
 from simulation.link import SimLink
 from simulation.pulls import Pulls
+from simulation.slowed_time import scaled, slowed
 from simulation.stand_ins import Output, Request
 
 _NEWS_REST_S = 0.02
 """Between two batches of cache events, as in ``cluster.kv_publisher``."""
+_PULSE_EACH_S, _REPORT_EACH_S, _PROGRESS_EACH_S = 0.003, 0.003, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,17 @@ class Beats:
     """Its load while it works. A real worker sends it with every step's tokens; one message per step would be most of a simulation."""
     progress_s: float = 1.0
     """Tokens made since a leg's first. The first and the last of a leg are told when they are made."""
+
+    @classmethod
+    def of_many(cls, workers: int, pulse_s: float) -> Beats:
+        """Of so many workers together no more than some hundreds per second, or a thousand would do little else. What a worker tells of an
+        answer's first and last token, and its load with that, comes when it happens in any case."""
+        usual = cls()
+        return cls(
+            max(pulse_s, workers * _PULSE_EACH_S),
+            max(usual.report_s, workers * _REPORT_EACH_S),
+            max(usual.progress_s, workers * _PROGRESS_EACH_S),
+        )
 
 
 class SimWorker:
@@ -56,6 +69,7 @@ class SimWorker:
         admissions: Mapping[LegKind, Sequence[Admission]],
         step: StepModel,
         beats: Beats,
+        pull_timeout_s: float = 10.0,
     ) -> None:
         """``step`` is what it says of its own step times: a running worker has learnt them in its first seconds."""
         self.card = card
@@ -63,10 +77,11 @@ class SimWorker:
         self.links: dict[RouterId, SimLink] = {}
         self.legs = LegBook()
         self.leases = LeaseTable()
-        self.pulls = Pulls(card.worker, engine, clock, network, self._live)
+        self.pulls = Pulls(card.worker, engine, clock, network, self._live, pull_timeout_s)
         self._clock = clock
         self._admissions = admissions
-        self._step = step
+        self._usual = engine.timing
+        self._told = self._step = step
         self._beats = beats
         self._completing: set[LegId] = set()
         """Legs whose end is the end of the whole answer."""
@@ -88,6 +103,20 @@ class SimWorker:
     def end(self) -> None:
         """It says nothing any more. What it has not said by then, nobody hears."""
         self._ended = True
+
+    def die(self) -> None:
+        """It is gone from one moment to the next, with all that it had; nobody is told."""
+        self._ended = self.pulls.gone = True
+
+    def slow(self, factor: float) -> None:
+        """Its steps take so many times as long as usual from now on, the one under way excepted; 1 ends that."""
+        self._live()
+        self.engine.retime(slowed(self._usual, factor), self._clock.now())
+        self._live()
+
+    def learn(self, factor: float) -> None:
+        """It has seen by now that its steps take so many times as long as usual, and says so."""
+        self._step = scaled(self._told, factor)
 
     def become(self, card: WorkerCard) -> None:
         """Its role or state is another one from now on, and all routers know."""
@@ -119,6 +148,8 @@ class SimWorker:
 
     def hear(self, router: RouterId, message: FromRouter, frames: Sequence[Any]) -> None:
         """A message has arrived."""
+        if self.pulls.gone:
+            return
         self._live()
         if isinstance(message, AddLeg):
             self._add(router, message, frames[0])
@@ -158,6 +189,8 @@ class SimWorker:
 
     def _live(self) -> None:
         """Lets the engine live until now, and sees to it that it goes on when it has something to do."""
+        if self.pulls.gone:
+            return
         now_s = self._clock.now()
         if self._wakes_s <= now_s:
             self._wakes_s = inf
@@ -252,6 +285,8 @@ class SimWorker:
 
     def _tell_news(self) -> None:
         self._news_due = False
+        if self.pulls.gone:
+            return
         changes = self._news.take()
         for router in self._followers:
             self.links[router].tell(changes)

@@ -14,6 +14,7 @@ from core.worker import Role
 from router.balancer.base import KEPT, Policy
 from router.balancer.candidates import TOO_LONG, Alone, candidates
 from router.plan import Ask, Decision, Plan, Scored, View
+from router.sight import pool_of
 
 _LOOKED_AT = 48
 """Of a larger pool, so many workers are looked at, drawn anew for each request: as good as all for balance (Mitzenmacher's power
@@ -105,13 +106,11 @@ class Balancer:
 
     def _some(self, ask: Ask, view: View) -> View:
         """A small view of a large cluster: some of each pool, and those with the longest hits."""
-        pools: dict[Role, list[WorkerId]] = {role: [] for role in Role}
         if len(view) <= _LOOKED_AT:
             return view
-        for worker, seen in view.items():
-            pools[seen.card.role].append(worker)
+        pools = [pool_of(view, role) for role in Role]
         names = dict.fromkeys([ask.keeper] if ask.keeper is not None and ask.keeper in view else [])
         names |= dict.fromkeys(heapq.nlargest(_WITH_HITS, (worker for worker in ask.hits if worker in view), key=lambda w: ask.hits[w]))
-        for pool in pools.values():
+        for pool in pools:
             names |= dict.fromkeys(self._rng.sample(pool, min(_LOOKED_AT, len(pool))))
         return {worker: view[worker] for worker in names} if len(names) < len(view) else view
