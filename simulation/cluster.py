@@ -15,6 +15,7 @@ from core.step_model import StepModel
 from core.worker import Role, WorkerCard, WorkerState
 from decode_workers.admission import DecodeAdmission
 from engine.sim_config import SimulatedEngineConfig
+from engine.sim_leap import StepTime
 from engine.sim_virtual import VirtualEngine
 from prefill_workers.admission import PrefillAdmission
 from router.balancer.base import Policy, Predictions
@@ -51,6 +52,10 @@ class Pool:
     engine: SimulatedEngineConfig
     max_prefill_tokens: int | None = None
     """``PoolConfig.max_prefill_tokens``."""
+    step: StepModel | None = None
+    """How long their steps take, where that differs from the cluster's."""
+    timing: StepTime | None = None
+    """The same where six coefficients are not exact enough; the pool's ``step`` is then what workers and routers take it for."""
 
     @property
     def admissions(self) -> Mapping[LegKind, Sequence[Admission]]:
@@ -65,7 +70,7 @@ class ClusterSpec:
 
     pools: Sequence[Pool]
     step: StepModel
-    """How long every worker's steps take."""
+    """How long every worker's steps take, but for pools that say otherwise."""
     policy: Callable[[random.Random, Predictions], Policy]
     """Makes one router's policy."""
     service: WantedService = ORDINARY
@@ -79,6 +84,8 @@ class ClusterSpec:
     beats: Beats = field(default_factory=Beats)
     queue: QueueLimits = field(default_factory=QueueLimits)
     """Of all routers together."""
+    first_from_decode: bool = False
+    """The first token is the decode worker's, behind the transfer, as other systems have it; prefill's is thrown away."""
 
     def __post_init__(self) -> None:
         if len({pool.role for pool in self.pools}) != len(self.pools):
@@ -132,13 +139,14 @@ class Cluster:
         self.clock.run(lambda: self.clock.now() >= until_s)
 
     def _worker(self, pool: Pool, name: WorkerId) -> SimWorker:
+        step = pool.step or self.spec.step
         worker = SimWorker(
             WorkerCard(name, Epoch(1), pool.role, WorkerState.READY, "", "", pool.engine.facts),
-            VirtualEngine(pool.engine, self.spec.step),
+            VirtualEngine(pool.engine, pool.timing or step),
             self.clock,
             self._network,
             pool.admissions,
-            self.spec.step,
+            step,
             self.spec.beats,
         )
         worker.pulls.peers = self._peers
@@ -147,9 +155,9 @@ class Cluster:
 
     def _router(self, name: RouterId) -> SimRouter:
         spec, clock = self.spec, self.clock
-        router = SimRouter(clock, spec.max_tokens, spec.service)
+        router = SimRouter(clock, spec.max_tokens, spec.service, first_from_decode=spec.first_from_decode)
         predictor = Predictor(
-            dict.fromkeys(Role, spec.step),
+            {**dict.fromkeys(Role, spec.step), **{pool.role: pool.step for pool in spec.pools if pool.step}},
             LinkModel(spec.port.latency_s, spec.port.gbps * 1e9 / 8),
             spec.pools[0].engine.kv_bytes_per_token,
         )

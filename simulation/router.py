@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +18,15 @@ from simulation.traces import TraceRequest
 class SimRouter:
     """``dispatcher`` must deliver to ``deliver``. ``open_requests`` have not ended."""
 
-    def __init__(self, clock: VirtualClock, max_tokens: int, service: WantedService = ORDINARY) -> None:
+    def __init__(self, clock: VirtualClock, max_tokens: int, service: WantedService = ORDINARY, *, first_from_decode: bool = False) -> None:
         """``max_tokens`` is what every client allows: how long its answer will be, nobody but the engine knows. ``service`` is what
         it is promised."""
         self.dispatcher: Dispatcher
         self.records: list[Record] = []
+        self.ended: Callable[[], None] = lambda: None
+        """Told whenever a request has ended that was not refused at once."""
+        # What makes requests such that prefill's token does not count: router/traits.py.
+        self._budget_tokens = 1 if first_from_decode else None
         self._clock = clock
         self._max_tokens = max_tokens
         self._service = service
@@ -41,7 +45,7 @@ class SimRouter:
             record.failure, record.ended_s = refused[0], self._clock.now()
             return record
         self._open[name] = record
-        sampling = Sampling(max(self._max_tokens, trace.output_tokens))
+        sampling = Sampling(max(self._max_tokens, trace.output_tokens), thinking_token_budget=self._budget_tokens)
         request: Any = Request(name, trace, Tokens(trace.prompt_tokens), sampling, self._clock.now())
         with serving(service):
             self.dispatcher.add(request)
@@ -64,6 +68,7 @@ class SimRouter:
                 del self._open[output.request_id]
                 record.ended_s = now_s
                 self._close(output.request_id, record)
+                self.ended()
 
     def _close(self, name: str, record: Record) -> None:
         failure = self.dispatcher.take_failure(RequestId(name))
