@@ -8,9 +8,12 @@ rows of the GPU in question. Takes half an hour of one core; results are kept in
 from __future__ import annotations
 
 import argparse
+import sys
+from math import inf
 from pathlib import Path
 
 from benchmarks.published.deployment import Deployment, UnexpressedError, expressed
+from benchmarks.published.load import part
 from benchmarks.published.pace import Pace, find_pace
 from benchmarks.published.ratio import divisions
 from benchmarks.published.report import Compared, divisions_table, groups_table, left_out_table, rows_table
@@ -28,9 +31,12 @@ _BUSY_CLIENTS = 128
 
 def main() -> None:
     arguments = _arguments()
-    rows, runs = read(arguments.file), Runs(arguments.cache)
+    try:
+        rows, runs = read(arguments.file), Runs(arguments.cache)
+    except (OSError, ValueError) as error:
+        sys.exit(f"python -m benchmarks.published: {error}")
     if arguments.only != "ratios":
-        _rows(rows, runs)
+        _rows(rows, runs, arguments.most_tokens)
     if arguments.only != "rows":
         hard = [row for row in rows if row.family == _HARD_FAMILY]
         _ratios(hard, runs, Pace())
@@ -41,14 +47,20 @@ def main() -> None:
         print("\n" + rows_table(paced) + "\n\n" + groups_table(paced))
 
 
-def _rows(rows: list[Row], runs: Runs) -> None:
+def _rows(rows: list[Row], runs: Runs, most_tokens: float) -> None:
     known: dict[str, Deployment] = {}
     reasons: dict[str, str] = {}
     for row in rows:
         try:
-            known[row.name] = expressed(row)
+            deployment = expressed(row)
         except UnexpressedError as reason:
             reasons[row.name] = str(reason)
+            continue
+        simulated = part(deployment)
+        if simulated.clients * simulated.output_tokens > most_tokens:
+            reasons[row.name] = f"left out by --most-tokens: {simulated.clients:,} clients, whose answers have {row.output_tokens:,} tokens"
+            continue
+        known[row.name] = deployment
     means = dict(zip(known, runs.of_all(list(known.values())), strict=True))
     compared = [Compared(row, means[row.name]) for row in rows if row.name in means]
     print(f"{len(rows)} rows: {len(compared)} simulated, {len(reasons)} not\n")
@@ -76,6 +88,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--file", type=Path, default=FILE, help="rows in the form of the one that is here")
     parser.add_argument("--only", choices=["rows", "ratios"], help="one of the two parts")
+    parser.add_argument(
+        "--most-tokens", type=float, default=inf, help="leaves out rows of which all clients at once ask for more: to save time"
+    )
     parser.add_argument("--cache", type=Path, default=_CACHE)
     return parser.parse_args()
 

@@ -66,13 +66,22 @@ def _share(seen: list[Seen], decode: int) -> list[Seen]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.validate_cluster", description=__doc__)
-    parser.add_argument("--prefill", type=int, default=1)
-    parser.add_argument("--decode", type=int, default=1)
+    parser.add_argument("--prefill", type=_positive, default=1)
+    parser.add_argument("--decode", type=_positive, default=1)
     parser.add_argument("--rate", type=float, default=1.0, help="requests per second: low, so that two cores are enough for all processes")
-    parser.add_argument("--calibration", type=int, default=60, help="requests")
-    parser.add_argument("--requests", type=int, default=100, help="held back")
+    parser.add_argument("--calibration", type=_positive, default=60, help="requests")
+    parser.add_argument("--requests", type=_positive, default=100, help="held back")
     parser.add_argument("--seed", type=int, default=7)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.rate <= 0:
+        parser.error("--rate must be above 0")
+    return arguments
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def _say(text: str) -> None:
