@@ -57,8 +57,8 @@ def plain_instant() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def baton(changes: Mapping[str, Any] | None = None) -> Iterator[str]:
-    """``baton up`` with the demo's configuration, ``changes`` over its ``args``."""
+def baton(changes: Mapping[str, Any] | None = None, start_s: float = _START_S) -> Iterator[str]:
+    """``baton up`` with the demo's configuration, ``changes`` over its ``args``; ``start_s`` is how long it may take to answer."""
     port = free_port()
     document = yaml.safe_load((ROOT / "deploy/config/cpu-demo.yaml").read_text())
     document["http_options"]["port"] = port
@@ -67,18 +67,18 @@ def baton(changes: Mapping[str, Any] | None = None) -> Iterator[str]:
         yaml.safe_dump(document, file)
         file.flush()
         url = f"http://127.0.0.1:{port}"
-        with _running([sys.executable, "-m", "deploy.cli", "up", file.name], url, "/v1/baton/workers", b'"decode"'):
+        with _running([sys.executable, "-m", "deploy.cli", "up", file.name], url, "/v1/baton/workers", b'"decode"', start_s):
             yield url
 
 
 @contextlib.contextmanager
-def _running(command: list[str], url: str, path: str = "/v1/models", answer: bytes = b"") -> Iterator[None]:
+def _running(command: list[str], url: str, path: str = "/v1/models", answer: bytes = b"", start_s: float = _START_S) -> Iterator[None]:
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, cwd=ROOT, env={**ENGINE_ENV, **os.environ}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            deadline = time.monotonic() + _START_S
+            deadline = time.monotonic() + start_s
             while not _answers(url + path, answer):
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)

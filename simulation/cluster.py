@@ -91,6 +91,8 @@ class ClusterSpec:
     """``RouterConfig.worker_timeout_s``: a worker that is silent for so long is lost to its routers."""
     pull_timeout_s: float = 10.0
     """``KVTransferConfig.pull_timeout_s``."""
+    first_from_decode: bool = False
+    """The first token is the decode worker's, behind the transfer, as other systems have it; prefill's is thrown away."""
 
     def step_of(self, role: Role) -> StepModel:
         """What is known of steps of workers with that role."""
@@ -186,7 +188,7 @@ class Cluster:
         return record
 
     def _router(self, name: RouterId) -> SimRouter:
-        router = SimRouter(self.clock, self.spec.max_tokens, self.spec.service)
+        router = SimRouter(self.clock, self.spec.max_tokens, self.spec.service, first_from_decode=self.spec.first_from_decode)
         self._dispatch(router, name)
         return router
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,12 +20,16 @@ ROUTER_GONE = "its router ended"
 class SimRouter:
     """``dispatcher`` must deliver to ``deliver``. ``open_requests`` have not ended."""
 
-    def __init__(self, clock: VirtualClock, max_tokens: int, service: WantedService = ORDINARY) -> None:
+    def __init__(self, clock: VirtualClock, max_tokens: int, service: WantedService = ORDINARY, *, first_from_decode: bool = False) -> None:
         """``max_tokens`` is what every client allows: how long its answer will be, nobody but the engine knows. ``service`` is what
         it is promised."""
         self.dispatcher: Dispatcher
         self.is_up = True
         self.records: list[Record] = []
+        self.ended: Callable[[], None] = lambda: None
+        """Told whenever a request has ended that was not refused at once."""
+        # What makes requests such that prefill's token does not count: router/traits.py.
+        self._budget_tokens = 1 if first_from_decode else None
         self._clock = clock
         self._max_tokens = max_tokens
         self._service = service
@@ -44,7 +48,7 @@ class SimRouter:
             record.failure, record.ended_s = refused[0], self._clock.now()
             return record
         self._open[name] = record
-        sampling = Sampling(max(self._max_tokens, trace.output_tokens))
+        sampling = Sampling(max(self._max_tokens, trace.output_tokens), thinking_token_budget=self._budget_tokens)
         request: Any = Request(name, trace, Tokens(trace.prompt_tokens), sampling, self._clock.now())
         with serving(service):
             self.dispatcher.add(request)
@@ -76,6 +80,7 @@ class SimRouter:
                 record.ended_s = now_s
                 record.request = replace(record.request, block_hashes=())  # of a million requests they would be gigabytes
                 self._close(output.request_id, record)
+                self.ended()
 
     def _close(self, name: str, record: Record) -> None:
         failure = self.dispatcher.take_failure(RequestId(name))
