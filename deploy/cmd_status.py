@@ -9,11 +9,13 @@ import sys
 import urllib.error
 import urllib.request
 from typing import Any
+from urllib.parse import urlencode
 
 EXAMPLES = """\
 examples:
   baton status                                  what runs on this machine
   baton status --url http://router:8000         what a router elsewhere belongs to
+  baton status --model NAME                     of several models, this one
   baton status --json                           for programs
   BATON_API_KEY=... baton status                where the routers ask for a key
 """
@@ -30,21 +32,53 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--url", help="a router's address (default: that of the running `baton up`)")
+    add_model(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    asked = asked_router(arguments.url, "status")
+    asked = asked_router(arguments.url, of_model("status", arguments.model))
     if asked is None:
         return 1
-    url, status = asked
-    print(json.dumps(status, indent=2) if arguments.json else table(status, url))
-    ready = {role: sum(w["role"] == role and w["state"] == "ready" for w in status["workers"]) for role in status["wanted"]}
-    return 0 if all(ready[role] >= wanted for role, wanted in status["wanted"].items()) else 1
+    url, told = asked
+    each = of_each(told)
+    print(json.dumps(told, indent=2) if arguments.json else "\n\n".join(_shown(name, status, url) for name, status in each.items()))
+    return 0 if all(map(_complete, each.values())) else 1
+
+
+def _shown(name: str, status: dict[str, Any], url: str) -> str:
+    return f"{name}: {trouble(status)}" if trouble(status) else table(status, url)
+
+
+def _complete(status: dict[str, Any]) -> bool:
+    """Whether every pool has the ready workers it is to have."""
+    ready = {role: sum(w["role"] == role and w["state"] == "ready" for w in status["workers"]) for role in status.get("wanted", ())}
+    return not trouble(status) and all(ready[role] >= wanted for role, wanted in status["wanted"].items())
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """For commands that ask a router."""
+    parser.add_argument("--model", metavar="NAME", help="of several models in one application, this one (default: all)")
+
+
+def of_model(what: str, model: str | None) -> str:
+    """What a router is asked, of one model."""
+    return what if model is None else f"{what}{'&' if '?' in what else '?'}{urlencode({'model': model})}"
+
+
+def of_each(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What was told by model. Where there is one, or one was meant, it has no name here."""
+    return told.get("models") or {"": told}
+
+
+def trouble(told: dict[str, Any]) -> str:
+    """Why there is nothing of one of several models; empty: there is."""
+    return str(told.get("error", ""))
 
 
 _HINTS = {
+    404: "; is there such a model? /v1/models says which are served",
     401: f"; put a key the routers know into {API_KEY}",
     503: "; the controller does not answer, requests are served all the same: try again in a moment",
 }
