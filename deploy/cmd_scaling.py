@@ -7,7 +7,8 @@ import json
 from datetime import datetime
 from typing import Any
 
-from deploy.cmd_status import add_model, asked_router, of_each, of_model, trouble
+from deploy.cmd_status import asked_router
+from deploy.of_models import add_model, of_each, of_model, trouble
 
 EXAMPLES = """\
 examples:

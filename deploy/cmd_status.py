@@ -9,7 +9,8 @@ import sys
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import urlencode
+
+from deploy.of_models import add_model, of_each, of_model, trouble
 
 EXAMPLES = """\
 examples:
@@ -53,28 +54,10 @@ def _shown(name: str, status: dict[str, Any], url: str) -> str:
 
 def _complete(status: dict[str, Any]) -> bool:
     """Whether every pool has the ready workers it is to have."""
-    ready = {role: sum(w["role"] == role and w["state"] == "ready" for w in status["workers"]) for role in status.get("wanted", ())}
-    return not trouble(status) and all(ready[role] >= wanted for role, wanted in status["wanted"].items())
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """For commands that ask a router."""
-    parser.add_argument("--model", metavar="NAME", help="of several models in one application, this one (default: all)")
-
-
-def of_model(what: str, model: str | None) -> str:
-    """What a router is asked, of one model."""
-    return what if model is None else f"{what}{'&' if '?' in what else '?'}{urlencode({'model': model})}"
-
-
-def of_each(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What was told by model. Where there is one, or one was meant, it has no name here."""
-    return told.get("models") or {"": told}
-
-
-def trouble(told: dict[str, Any]) -> str:
-    """Why there is nothing of one of several models; empty: there is."""
-    return str(told.get("error", ""))
+    if trouble(status):
+        return False
+    ready = {role: sum(w["role"] == role and w["state"] == "ready" for w in status["workers"]) for role in status["wanted"]}
+    return all(ready[role] >= wanted for role, wanted in status["wanted"].items())
 
 
 _HINTS = {

@@ -41,7 +41,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from deploy.cmd_status import asked_router, of_model
+    from deploy.cmd_status import asked_router
+    from deploy.of_models import of_model
     from deploy.top_frame import frame
 
     what = of_model("console", arguments.model)

@@ -79,3 +79,18 @@ def test_each_of_several_models_has_a_controller_of_its_own():
     assert [controller._bound_deployment.name for controller in controllers] == ["Controller-somewhere-a", "Controller-b"]
     assert [controller._bound_deployment.init_args[2] for controller in controllers] == ["somewhere/a", "b"]
     assert routers._bound_deployment.ray_actor_options["runtime_env"]["env_vars"]["ONE"] == "1"
+
+
+def test_who_shares_a_budget_is_told_who_keeps_it():
+    """One deployment for all models, which knows what each of them begins with; none where nothing is shared."""
+    models = [{"model": "a", "prefill": {"count": 2}}, {"model": "b"}]
+    for args, shared in (({}, None), ({"autoscaling": {"gpu_budget": 6}}, (6, {"a": 3.0, "b": 2.0}))):
+        _, _, *controllers = build({"models": models, **args})._bound_deployment.init_args
+        keepers = {controller._bound_deployment.init_args[3] for controller in controllers}
+        assert len(keepers) == 1
+        keeper = keepers.pop()
+        if shared is None:
+            assert keeper is None
+        else:
+            budget, terms = keeper._bound_deployment.init_args
+            assert (budget, {name: of.least_gpus for name, of in terms.items()}) == shared
