@@ -9,11 +9,19 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from core.arguments import ServerArgs
 from core.config import BatonConfig, ModelConfig, SharedConfig
 from core.section import Section
 from core.worker import Role
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
+
+
+class ListedModelConfig(ModelConfig):
+    """One of several models."""
+
+    server_args: ServerArgs = Field(default_factory=dict)
+    """Arguments of vLLM's OpenAI server for this model only, e.g. its ``tool_call_parser``; they win over ``router.server_args``."""
 
 
 class SharedScalingConfig(Section):
@@ -27,14 +35,14 @@ class SharedScalingConfig(Section):
 class ApplicationConfig(SharedConfig):
     """``args`` with several models behind one endpoint; the ``model`` of a request selects."""
 
-    models: tuple[ModelConfig, ...] = Field(min_length=1)
+    models: tuple[ListedModelConfig, ...] = Field(min_length=1)
     """What is served, each with its own workers, objectives and limits."""
     autoscaling: SharedScalingConfig = Field(default_factory=SharedScalingConfig)
     """What their autoscalers share."""
 
     @field_validator("models")
     @classmethod
-    def _can_be_told_apart(cls, models: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
+    def _can_be_told_apart(cls, models: tuple[ListedModelConfig, ...]) -> tuple[ListedModelConfig, ...]:
         slugs = [slug(model.served_name) for model in models]
         for name, times in Counter(slugs).items():
             if times > 1:
@@ -96,8 +104,14 @@ def application_of(args: Any) -> Application:
         one = BatonConfig.model_validate(args)
         return Application(one, (one,))
     source = ApplicationConfig.model_validate(args)
+    return Application(source, tuple(_alone(model, source) for model in source.models))
+
+
+def _alone(model: ListedModelConfig, source: ApplicationConfig) -> BatonConfig:
+    """As if there were no other."""
     shared = source.model_dump(include=set(SharedConfig.model_fields))
-    return Application(source, tuple(BatonConfig.model_validate(model.model_dump() | shared) for model in source.models))
+    shared["router"]["server_args"] |= model.server_args
+    return BatonConfig.model_validate(model.model_dump(exclude={"server_args"}) | shared)
 
 
 def model_app(app: str, served_name: str) -> str:

@@ -15,8 +15,8 @@ from typing import Any, get_args
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from core.application_config import Application, ApplicationConfig, application_of, is_several
-from core.config import BatonConfig, ModelConfig
+from core.application_config import Application, ApplicationConfig, ListedModelConfig, application_of, is_several
+from core.config import BatonConfig
 from core.errors import ConfigError
 from deploy.vllm_args import engine_argument_names, server_argument_names
 from deploy.yaml_places import Problem, YamlDocument, dotted
@@ -187,6 +187,7 @@ def _vllm_problems(document: YamlDocument, args: Location, given: dict[str, Any]
         (("prefill", "engine_args"), engine, server, "router.server_args"),
         (("decode", "engine_args"), engine, server, "router.server_args"),
         (("router", "server_args"), server, engine, "engine.args"),
+        (("server_args",), server, engine, "engine.args"),
     ):
         section: Any = given
         for step in location:
@@ -197,7 +198,7 @@ def _vllm_problems(document: YamlDocument, args: Location, given: dict[str, Any]
             if (
                 not known
                 or name in known
-                or (location[0] == "router" and name in {"headless", "api_server_count", "model", "served_model_name"})
+                or (location[-1] == "server_args" and name in {"headless", "api_server_count", "model", "served_model_name"})
             ):
                 continue
             where = (*args, *location, str(key))
@@ -261,7 +262,7 @@ def _paths(section: type[BaseModel], prefix: Location = ()) -> Iterator[Location
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _paths(field.annotation, (*prefix, name))
         elif name == "models":
-            yield from _paths(ModelConfig, (*prefix, "models[]"))
+            yield from _paths(ListedModelConfig, (*prefix, "models[]"))
 
 
 def _said(detail: Any) -> str:

@@ -45,6 +45,16 @@ def test_each_of_several_has_its_own_and_what_is_shared():
     assert [served.name_of(model, "baton") for model in served.models] == ["baton:org-large", "baton:org-small"]
 
 
+def test_a_models_own_server_arguments_win():
+    """Parsers and templates are not the same for all models."""
+    models = [{"model": "a", "server_args": {"tool_call_parser": "hermes"}}, {"model": "b"}]
+    served = application_of(
+        {"models": models, "router": {"server_args": {"tool_call_parser": "llama3_json", "enable_auto_tool_choice": True}}}
+    )
+    assert [model.router.server_args["tool_call_parser"] for model in served.models] == ["hermes", "llama3_json"]
+    assert all(model.router.server_args["enable_auto_tool_choice"] for model in served.models)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "said"),
     [
@@ -54,6 +64,12 @@ def test_each_of_several_has_its_own_and_what_is_shared():
         ("model: org/small", "served_model_name: x", 11, "args.models[1].model: is missing"),
         ("objectives: {ttft_s: 1}", "router: {}", 10, "args.models[0].router: unknown key here; it belongs in args as `router`"),
         ("objectives: {ttft_s: 1}", "engine: {step_times: h9}", 10, "args.models[0].engine.step_times: no step times are called 'h9'"),
+        (
+            "objectives: {ttft_s: 1}",
+            "server_args: {max_model_len: 1}",
+            10,
+            "models[0].server_args.max_model_len: not an argument of vLLM's server",
+        ),
         ("host: 10.0.0.1", "model: x", 6, "args.model: unknown key here; it belongs in args as `models[].model`"),
         ("host: 10.0.0.1", "host: 0.0.0.0", 6, "args.host: others are told this address"),
         ("org/small", "org-large", 7, "models[0] and models[1] are both served as `org-large`"),
