@@ -16,6 +16,8 @@ from core.worker import Role
 log = logging.getLogger(__name__)
 
 _ANSWERS_WITHIN_S = 2.0
+_STARTS_WITHIN_S = 30.0
+"""Whoever keeps the budget may be starting, like its first askers."""
 
 Ask = Callable[[Claim], Awaitable[Grant]]
 """Asks whoever keeps the budget. May raise anything."""
@@ -53,12 +55,17 @@ class BudgetClaims:
         held = sum(self._cost[worker.role] for worker in workers)
         liked = {} if last is None else {pool.role: pool.within_limits for pool in last.pools}
         known = {role: count for role, count in liked.items() if count is not None}
-        return await self.claimed(held, max(held, gpus(known, self._cost)))
+        return await self._claimed(held, max(held, gpus(known, self._cost)))
 
-    async def claimed(self, held_gpus: float, wanted_gpus: float) -> Grant:
-        """As ``granted``, in GPUs."""
+    async def begins_with(self, wanted: Mapping[Role, int], here: Mapping[Role, int]) -> Mapping[Role, int]:
+        """How many workers a controller wants that has found so many. Nothing is started that was not granted; scaling does the rest."""
+        held = gpus(here, self._cost)
+        more = max(held, gpus(wanted, self._cost))
+        return wanted if (await self._claimed(held, more, _STARTS_WITHIN_S)).gpus >= more - 1e-9 else here
+
+    async def _claimed(self, held_gpus: float, wanted_gpus: float, within_s: float = _ANSWERS_WITHIN_S) -> Grant:
         try:
-            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+            async with asyncio.timeout(within_s):
                 return await self._ask(Claim(self._clock(), held_gpus, wanted_gpus))
         except Exception as error:  # whatever Serve says of a replica that is not there
             log.warning("scaling: nobody answers for the shared budget (%s); nothing grows meanwhile", type(error).__name__)

@@ -23,7 +23,7 @@ from autoscaler import seasonal
 from autoscaler.signals import WorkerSignal
 from cluster import board
 from cluster.actor import BuildRuntime
-from cluster.budget_claims import BudgetClaims, costs, gpus, terms_of
+from cluster.budget_claims import BudgetClaims, costs, terms_of
 from cluster.channel import ChannelKeys
 from cluster.coming import Coming, coming
 from cluster.drain import hard_limit_s
@@ -341,7 +341,8 @@ class Controller:
         for spec in await self._placement.find():
             self._adopt(spec)
         if self._claims is not None:
-            await self._begin_within_budget(self._claims)
+            here = {role: sum(record.role is role for record in self._members) for role in Role}
+            self._wanted = dict(await self._claims.begins_with(self._wanted, here))
         await self._hear_all(_BEAT_TIMEOUT_S)  # what is adopted is ready or draining already: routers must not be told otherwise
         if self._scaling is not None:
             self._scaling_task = asyncio.get_running_loop().create_task(self._scale(self._scaling))
@@ -355,15 +356,6 @@ class Controller:
             took_s = time.monotonic() - started
             self._tally.stepped(took_s, failed)
             await asyncio.sleep(max(0.0, _STEP_S - took_s))
-
-    async def _begin_within_budget(self, claims: BudgetClaims) -> None:
-        """Nothing is started that was not granted: where that is less than is wanted, what is there is kept, and scaling does the rest."""
-        here = {role: sum(record.role is role for record in self._members) for role in Role}
-        cost = costs(self._config)
-        held = gpus(here, cost)
-        wanted = max(held, gpus(self._wanted, cost))
-        if (await claims.claimed(held, wanted)).gpus < wanted:
-            self._wanted = here
 
     async def step(self) -> None:
         """Hears every worker, then creates and drains what reconciling asks for, then tells the routers."""

@@ -55,6 +55,10 @@ class Side:
 
         return SimpleNamespace(membership=SimpleNamespace(remote=membership), status=SimpleNamespace(remote=status))
 
+    def has_nothing(self) -> bool:
+        """Whether the router has no request of this model, and no leg of one."""
+        return len(self.stack.dispatcher) == self.stack.dispatcher.outstanding_legs == 0
+
     async def workers_come(self, life: int) -> None:
         """Two, and the router reaches them."""
         for role in Role:
@@ -95,7 +99,7 @@ async def sides() -> AsyncIterator[tuple[dict[str, Side], httpx.AsyncClient]]:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120.0) as client:
             yield sides, client
         for side in sides.values():
-            await assert_eventually(lambda of=side.stack.dispatcher: len(of) == of.outstanding_legs == 0, 30.0, "nobody has a request")
+            await assert_eventually(side.has_nothing, 30.0, "nobody has a request")
             await side.cluster.workers_free(30.0)
     finally:
         server.should_exit = True

@@ -62,6 +62,25 @@ async def test_nothing_grows_while_nobody_answers():
     assert await BudgetClaims(away, COST, 8.0).granted([worker("p", P)], None) == Grant(2.0, 8.0)
 
 
+@pytest.mark.parametrize(
+    ("granted_gpus", "here", "expected"),
+    [
+        (7.0, {P: 0, D: 0}, {P: 2, D: 3}),
+        (6.0, {P: 0, D: 0}, {P: 0, D: 0}),
+        (4.0, {P: 1, D: 1}, {P: 1, D: 1}),
+        (9.0, {P: 4, D: 1}, {P: 2, D: 3}),
+    ],
+    ids=["enough", "too little", "some are there already", "fewer than are there"],
+)
+async def test_what_a_controller_begins_with(granted_gpus: float, here: dict[Role, int], expected: dict[Role, int]):
+    """What it wants where all of that was granted, else what it has found."""
+
+    async def ask(claim: Claim) -> Grant:
+        return Grant(granted_gpus, 9.0)
+
+    assert await BudgetClaims(ask, COST, 9.0).begins_with({P: 2, D: 3}, here) == expected
+
+
 def test_a_plan_keeps_to_its_grant_and_says_so():
     """Whatever the own budget would allow; and what it would have liked is in it, for the next claim."""
     made = paper(BatonScaler(limits(budget=20), policy()))
@@ -75,14 +94,14 @@ def test_a_plan_keeps_to_its_grant_and_says_so():
     assert [made.count(role) for role in Role] == [1, 1]
 
 
-RATES = st.lists(st.tuples(st.floats(0, 60), st.floats(0, 60)), min_size=5, max_size=25)
+RATES = st.lists(st.tuples(st.floats(0, 60), st.floats(0, 60)), min_size=3, max_size=10)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(RATES, st.integers(4, 20), st.floats(0.2, 5.0))
 async def test_two_scalers_grow_at_once_within_one_budget(rates: list[tuple[float, float]], budget: int, weight: float):
     """The real ones, on paper, whatever is asked of either at the same time. And under a demand that both could use all for, none is below
-    its minimum, and nothing is left over."""
+    its minimum, and all comes to be used: what moves from one to the other is nobody's for a round."""
     terms = {"a": Terms(2.0, 1.0), "b": Terms(2.0, 1.0, weight)}
     book, clock_s = Ledger.opened(float(budget), terms, {}), 0.0
     models: dict[str, Paper] = {name: paper(BatonScaler(limits(most=20), policy(shrink_after_s=20.0))) for name in terms}
@@ -95,13 +114,14 @@ async def test_two_scalers_grow_at_once_within_one_budget(rates: list[tuple[floa
 
         return BudgetClaims(ask, {P: 1.0, D: 1.0}, float(budget), clock=lambda: clock_s)
 
-    claims = {name: claims_of(name) for name in terms}
-    for pair in [*rates, *[(60.0, 60.0)] * 6]:
+    claims, totals = {name: claims_of(name) for name in terms}, list[int]()
+    for pair in [*rates, *[(60.0, 60.0)] * 8]:
         clock_s += 10.0
         for name, made in models.items():  # both know their grants before either acts on its own
             made.granted = await claims[name].granted(made.workers.values(), made.plans[-1] if made.plans else None)
         for rate, made in zip(pair, models.values(), strict=True):
             made.tick(traffic(rate))
-        assert sum(len(made.workers) for made in models.values()) <= budget
-    assert sum(len(made.workers) for made in models.values()) == min(budget, 80)
+        totals.append(sum(len(made.workers) for made in models.values()))
+    assert max(totals) <= budget
+    assert max(totals[-8:]) == budget
     assert all(made.count(role) >= 1 for made in models.values() for role in Role)
