@@ -63,6 +63,8 @@ class PoolReport(msgspec.Struct, frozen=True):
     wanted: int | None = None
     """For the forecast, before limits and budget."""
     clamps: tuple[str, ...] = ()
+    within_limits: int | None = None
+    """``wanted`` within the pool's own limits, whatever the budget."""
 
     @property
     def text(self) -> str:

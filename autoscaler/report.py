@@ -26,6 +26,7 @@ class Findings:
     worker_tokens_per_s: float | None = None
     wanted_now: int | None = None
     wanted: int | None = None
+    within_limits: int | None = None
     clamps: list[str] = field(default_factory=list)
 
 
@@ -61,6 +62,7 @@ def pool_report(role: Role, signals: Signals, target: int, found: Findings) -> P
         found.wanted_now,
         found.wanted,
         tuple(found.clamps),
+        found.within_limits,
     )
 
 

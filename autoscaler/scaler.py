@@ -68,6 +68,9 @@ class _Step:
         self._now_s = now_s
         self._swap = policy.relabel and limits.alike
         self._mixed = policy.mixes and limits.alike
+        grant = signals.granted
+        self._budget = limits.budget if grant is None else min(limits.budget, grant.gpus)
+        self._budget_text = f"{self._budget:g} GPUs" if grant is None or limits.budget < grant.gpus else f"{grant.text} GPUs"
         self._findings = {role: Findings() for role in Role}
         self._pools: dict[Role, Pool] = {}
         for role in Role:
@@ -82,6 +85,7 @@ class _Step:
         least = int(somebody_waits(self._signals, self._policy.stale_s))
         have, self._state = self._have(), self._state.looked_away()
         wanted = {role: pool.clamp(max(have[role], self._state.pool(role).target or 0, least)) for role, pool in self._pools.items()}
+        self._would_like(wanted)
         return self._finish([], self._grow({role: max(0, wanted[role] - have[role]) for role in Role}), [], held=reason)
 
     def decide(self, asked: Demand, shape: Shape) -> tuple[Plan, BatonState]:
@@ -98,9 +102,10 @@ class _Step:
 
         moves = self._relabels(look.now)
         have = self._have(moves)
-        wanted = self._not_yet_quiet(fit(look.then, pools, self._limits.budget))
+        wanted = self._not_yet_quiet(fit(look.then, pools, self._budget))
         growth = self._grow(missing(wanted, have, self._swap))
         least, most = look.least.counts(), look.then.counts()
+        self._would_like(self._not_yet_quiet({role: pool.clamp(most[role]) for role, pool in pools.items()}))
         keep = self._not_yet_quiet({role: pool.clamp(least[role]) for role, pool in pools.items()})
         self._state = self._state.watching(Wanted(self._now_s, keep[Role.PREFILL], keep[Role.DECODE]), policy.shrink_after_s)
         leaving = self._leaving(have, wanted, keep, growth, moves)
@@ -160,15 +165,15 @@ class _Step:
     def _grow(self, short: Mapping[Role, int]) -> Growth:
         cost = {role: pool.cost for role, pool in self._pools.items()}
         held = sum(cost[worker.role] for worker in self._signals.workers)
-        growth = grow(short, [w for w in self._signals.workers if w.phase is Phase.SLEEPING], cost, self._limits.budget - held, self._swap)
+        growth = grow(short, [w for w in self._signals.workers if w.phase is Phase.SLEEPING], cost, self._budget - held, self._swap)
         for role, count in growth.no_room.items():
-            self._note(role, f"{count} more when there are GPUs: {held:g} of {self._limits.budget:g} are held")
+            self._note(role, f"{count} more when there are GPUs: {held:g} of {self._budget_text} are held")
         return growth
 
     def _leaving(
         self, have: Mapping[Role, int], wanted: Mapping[Role, int], keep: Mapping[Role, int], growth: Growth, moves: Sequence[Relabel]
     ) -> list[Drain]:
-        gone = beyond_limits(have, wanted, self._pools, self._limits.budget)
+        gone = beyond_limits(have, wanted, self._pools, self._budget)
         if not any(gone.values()) and not moves:
             gone = not_wanted(have, keep, growth, self._state, self._policy, self._now_s, self._swap)
             if any(gone.values()):
@@ -192,6 +197,10 @@ class _Step:
             texts.append(f"no answer has ended yet: {UNSEEN_OUTPUT_TOKENS:.0f} tokens each are assumed")
         return texts
 
+    def _would_like(self, counts: Mapping[Role, int]) -> None:
+        for role, count in counts.items():
+            self._findings[role].within_limits = count
+
     def _note(self, role: Role, text: str) -> None:
         self._findings[role].clamps.append(text)
 
@@ -201,7 +210,7 @@ class _Step:
         elif needed > pool.most:
             self._note(role, f"at most {pool.most}")
         elif wanted < needed:
-            self._note(role, f"{wanted} of {needed} within {self._limits.budget:g} GPUs")
+            self._note(role, f"{wanted} of {needed} within {self._budget_text}")
 
     def _finish(
         self, moves: Sequence[Relabel], growth: Growth, leaving: Sequence[Drain], held: str = "", warned: Sequence[str] = ()

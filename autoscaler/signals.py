@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from autoscaler.shared_budget import Grant
 from core.ids import WorkerId
 from core.step_model import StepModel
 from core.worker import EngineFacts, Role
@@ -85,6 +86,8 @@ class Signals(msgspec.Struct, frozen=True):
     prefill: PoolSignals = PoolSignals()
     decode: PoolSignals = PoolSignals()
     workers: tuple[WorkerSignal, ...] = ()
+    granted: Grant | None = None
+    """Of a budget that models share. None: this one shares none."""
 
     def pool(self, role: Role) -> PoolSignals:
         """Of one role."""

@@ -19,6 +19,7 @@ _ROLES = b"baton-role"
 _ANSWERS = b"baton-role-answer"
 _WANTED = b"baton-wanted"
 _SCALER = b"baton-scaler"
+_BUDGET = b"baton-budget"
 
 
 def post(app: str, status: dict[str, Any]) -> None:
@@ -33,8 +34,14 @@ def read(app: str) -> dict[str, Any] | None:
     return status
 
 
+def models_of(app: str) -> list[str]:
+    """The models of an application with several, as their notices are named."""
+    return sorted(key.decode().removeprefix(f"{app}:") for key in _internal_kv_list(f"{app}:".encode(), namespace=_SPACE))
+
+
 def clear(app: str) -> None:
-    """Takes the notice down, and forgets how many workers were wanted, and what the scaler knew."""
+    """Takes the notice down, and forgets how many workers were wanted, what the scaler knew, and its part of a budget."""
+    _internal_kv_del(app.encode(), namespace=_BUDGET)
     _internal_kv_del(app.encode(), namespace=_SPACE)
     _internal_kv_del(app.encode(), namespace=_WANTED)
     _internal_kv_del(app.encode(), namespace=_SCALER)
@@ -62,6 +69,17 @@ def kept_scaler(app: str) -> bytes | None:
     """What it remembers; None for nothing."""
     state: bytes | None = _internal_kv_get(app.encode(), namespace=_SCALER)
     return state
+
+
+def keep_entry(app: str, entry: bytes) -> None:
+    """What a model has of a shared budget."""
+    _internal_kv_put(app.encode(), entry, overwrite=True, namespace=_BUDGET)
+
+
+def kept_entry(app: str) -> bytes | None:
+    """What it has; None for nothing."""
+    entry: bytes | None = _internal_kv_get(app.encode(), namespace=_BUDGET)
+    return entry
 
 
 def ask_to_drain(app: str, worker: WorkerId) -> None:

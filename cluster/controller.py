@@ -23,6 +23,7 @@ from autoscaler import seasonal
 from autoscaler.signals import WorkerSignal
 from cluster import board
 from cluster.actor import BuildRuntime
+from cluster.budget_claims import BudgetClaims, costs, terms_of
 from cluster.channel import ChannelKeys
 from cluster.coming import Coming, coming
 from cluster.drain import hard_limit_s
@@ -55,6 +56,7 @@ from cluster.signals.workers import PRESENT, worker_signals
 from cluster.spec import WorkerReport, WorkerSpec, differing_keys, spec_hash
 from cluster.targets import RoutersHeard, scrape_targets
 from cluster.unfit import unfit
+from core.application_config import model_app
 from core.config import BatonConfig
 from core.errors import BatonError, WorkerLostError, WorkerUnfitError
 from core.ids import Epoch, RouterId, WorkerId
@@ -72,11 +74,20 @@ _LONG_POLL_S = 2.0  # a stopping replica waits for its calls to return
 
 
 class Controller:
-    """``config`` is the validated ``args`` as plain data; ``build`` composes a worker inside its actor."""
+    """``config`` is what one model is served by, as plain data; ``build`` composes a worker inside its actor. ``served_name`` is the
+    model's where there are others in the application: whatever is filed under an application's name is then filed under both. ``budget``
+    is the handle of who keeps what they share, and of how many GPUs that is."""
 
-    def __init__(self, config: dict[str, Any], build: BuildRuntime) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        build: BuildRuntime,
+        served_name: str | None = None,
+        budget: Any = None,
+        budget_gpus: float = 0.0,
+    ) -> None:
         self._config = BatonConfig.model_validate(config)
-        self._app = _app_name()
+        self._app = _app_name() if served_name is None else model_app(_app_name(), served_name)
         self._placement = Placement(self._app, build)
         self._members = Members()
         self._reports: dict[WorkerId, WorkerReport] = {}
@@ -108,6 +119,9 @@ class Controller:
         self._ray_metrics = RayMetrics()
         self._asked: set[WorkerId] = set()
         self._found: set[WorkerId] = set()
+        self._claims = None
+        if budget is not None and terms_of(self._config).claims:
+            self._claims = BudgetClaims(lambda claim: budget.claim.remote(served_name, claim), costs(self._config), budget_gpus)
         self._scaling = self._make_scaling() if scaled else None
         self._scaling_task: asyncio.Task[None] | None = None
         self._listener = MetricsListener(ReadingCollector(self._readings), self._config.host or ray.util.get_node_ip_address())
@@ -191,8 +205,8 @@ class Controller:
 
     async def __del__(self) -> None:
         # Serve calls this on a graceful stop. A redeploy or a moved replica leaves the workers alone; a deleted
-        # application must not leave them behind.
-        if _app_is_going(self._app):
+        # application must not leave them behind, nor a model that is served no more.
+        if _is_going():
             await self.stop_workers()
 
     # -- roles and rest ------------------------------------------------------------------------------------------------
@@ -290,7 +304,8 @@ class Controller:
         config = self._config.autoscaling
         source = make_source(config, self._app, self._present_routers)
         keep = partial(board.keep_scaler, self._app)
-        return Scaling(make_scaler(self._config), source, self, config.interval_s, config.dry_run, keep, board.kept_scaler(self._app))
+        kept = board.kept_scaler(self._app)
+        return Scaling(make_scaler(self._config), source, self, config.interval_s, config.dry_run, keep, kept, claims=self._claims)
 
     async def _scale(self, scaling: Scaling) -> None:
         if needs_seasons(self._config):
@@ -325,6 +340,9 @@ class Controller:
             self._wanted = {role: kept[role] for role in Role}
         for spec in await self._placement.find():
             self._adopt(spec)
+        if self._claims is not None:
+            here = {role: sum(record.role is role for record in self._members) for role in Role}
+            self._wanted = dict(await self._claims.begins_with(self._wanted, here))
         await self._hear_all(_BEAT_TIMEOUT_S)  # what is adopted is ready or draining already: routers must not be told otherwise
         if self._scaling is not None:
             self._scaling_task = asyncio.get_running_loop().create_task(self._scale(self._scaling))
@@ -517,10 +535,14 @@ def _app_name() -> str:
     return str(serve.get_replica_context().app_name)
 
 
-def _app_is_going(app: str) -> bool:
-    """Whether Serve is deleting the application (or does not know it any more), as against restarting the controller."""
-    status = serve.status().applications.get(app)
-    return status is None or str(status.status).endswith("DELETING")
+def _is_going() -> bool:
+    """Whether Serve is deleting the application (or does not know it any more), or this deployment of it, as against restarting the
+    controller: a model may be taken off the list."""
+    context = serve.get_replica_context()
+    status = serve.status().applications.get(context.app_name)
+    if status is None or str(status.status).endswith("DELETING"):
+        return True
+    return bool(status.deployments) and context.deployment not in status.deployments  # none: Serve has yet to read the new configuration
 
 
 def _first_line(error: BaseException) -> str:

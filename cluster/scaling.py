@@ -20,6 +20,7 @@ import msgspec
 from autoscaler.base import Scaler
 from autoscaler.plan import Action, Add, Drain, Plan, Relabel, Wake
 from autoscaler.signals import Signals, WorkerSignal
+from cluster.budget_claims import BudgetClaims
 from cluster.scaling_memory import ScalingMemory
 from cluster.scaling_tally import ScalingTally
 from cluster.signals.base import SignalsMissingError, SignalSource, named
@@ -73,7 +74,8 @@ class Turn:
 
 
 class Scaling:
-    """``keep`` is given what the next controller's scaler is to remember, and ``kept`` is what this one's was given."""
+    """``keep`` is given what the next controller's scaler is to remember, and ``kept`` is what this one's was given. ``claims`` are made
+    where a budget is shared with other models."""
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class Scaling:
         keep: Callable[[bytes], None],
         kept: bytes | None = None,
         clock: Callable[[], float] = time.time,
+        claims: BudgetClaims | None = None,
     ) -> None:
         self.tally = ScalingTally()
         self._scaler = scaler
@@ -94,6 +97,7 @@ class Scaling:
         self._dry_run = dry_run
         self._keep = keep
         self._clock = clock
+        self._claims = claims
         self._memory = ScalingMemory(scaler)
         self._state = self._memory.read(kept)
         self._kept_s = -_KEEPS_EVERY_S
@@ -125,6 +129,10 @@ class Scaling:
     async def step(self) -> None:
         """Reads, plans, tells, does."""
         signals, trouble = await self._look()
+        if self._claims is not None:
+            last = self._turns[-1].plan if self._turns else None
+            signals = msgspec.structs.replace(signals, granted=await self._claims.granted(self._pools.workers(), last))
+            signals = msgspec.structs.replace(signals, workers=self._pools.workers())
         now_s, began_s = self._clock(), time.perf_counter()
         plan, state = await asyncio.to_thread(self._scaler.plan, signals, self._state, now_s)
         took_s = time.perf_counter() - began_s

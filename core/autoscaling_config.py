@@ -88,6 +88,8 @@ class AutoscalingConfig(Section):
     """The workers that produce tokens."""
     gpu_budget: float | None = Field(default=None, gt=0)
     """GPUs of both pools together, those of sleeping and leaving workers included; without GPUs, CPUs. Unset: as the limits allow."""
+    budget_weight: float = Field(default=1.0, ge=0.01, le=100)
+    """Its share of a budget that several models have together, beside the others' weights, while they want more than there is."""
     schedules: tuple[Schedule, ...] = ()
     """Other limits at some times."""
     time_zone: str = "UTC"

@@ -328,8 +328,27 @@ class Objectives(Promise):
         return self if name == "default" else self.classes.get(name)
 
 
-class BatonConfig(Section):
-    """All of ``args``. Only ``model`` has to be there: the rest then serves it on one CPU worker per pool."""
+class SharedConfig(Section):
+    """What all models of an application have together."""
+
+    router: RouterConfig = Field(default_factory=RouterConfig)
+    """What clients talk to."""
+    tracing: TracingConfig = Field(default_factory=TracingConfig)
+    """Where spans of requests go, if anywhere."""
+    host: str | None = Field(default=None, min_length=1)
+    """The address that workers bind and others reach them at. Unset: the address Ray knows the node by. ``127.0.0.1`` keeps
+    a cluster of one machine to itself."""
+
+    @field_validator("host")
+    @classmethod
+    def _can_be_reached(cls, host: str | None) -> str | None:
+        if host in {"0.0.0.0", "::"}:
+            raise ValueError("others are told this address, so it has to be one they can reach; leave it out to bind the node's own")
+        return host
+
+
+class ModelConfig(Section):
+    """One model: its workers, what is promised of it, how it scales. Only ``model`` has to be there."""
 
     model: str = Field(min_length=1)
     """A model directory that every node sees, a hub name, or ``demo`` for the small random model Baton builds itself."""
@@ -343,17 +362,10 @@ class BatonConfig(Section):
     """The workers that produce tokens."""
     kv_transfer: KVTransferConfig = Field(default_factory=KVTransferConfig)
     """How a KV cache gets from one to the other."""
-    router: RouterConfig = Field(default_factory=RouterConfig)
-    """What clients talk to."""
     objectives: Objectives = Field(default_factory=Objectives)
     """What they are promised."""
     autoscaling: AutoscalingConfig = Field(default_factory=AutoscalingConfig)
     """How many workers of each pool there are, if not always the same number."""
-    tracing: TracingConfig = Field(default_factory=TracingConfig)
-    """Where spans of requests go, if anywhere."""
-    host: str | None = Field(default=None, min_length=1)
-    """The address that workers bind and others reach them at. Unset: the address Ray knows the node by. ``127.0.0.1`` keeps
-    a cluster of one machine to itself."""
 
     @property
     def served_name(self) -> str:
@@ -373,13 +385,6 @@ class BatonConfig(Section):
         """vLLM engine arguments of a pool: the shared ones, the pool's over them, and its tensor parallel size."""
         pool = self.pool(role)
         return {**self.engine.args, **pool.engine_args, "tensor_parallel_size": pool.tensor_parallel_size}
-
-    @field_validator("host")
-    @classmethod
-    def _can_be_reached(cls, host: str | None) -> str | None:
-        if host in {"0.0.0.0", "::"}:
-            raise ValueError("others are told this address, so it has to be one they can reach; leave it out to bind the node's own")
-        return host
 
     @field_validator("kv_transfer")
     @classmethod
@@ -437,3 +442,8 @@ class BatonConfig(Section):
         if many % few:
             raise ValueError(f"one pool's `tensor_parallel_size` must be a multiple of the other's; they are {few} and {many}")
         return decode
+
+
+class BatonConfig(SharedConfig, ModelConfig):
+    """All of ``args`` where there is one model; of several, what one of them is served by. Only ``model`` has to be there: the rest
+    then serves it on one CPU worker per pool."""

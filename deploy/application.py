@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from cluster import board
+from core.config import BatonConfig
 from core.errors import BatonError
 from core.worker import Role
 from deploy.check_config import ServeFile
@@ -64,7 +65,7 @@ class Deployment:
             options = dict(self._file.raw.get("http_options") or {})
             given = {name: self._file.raw[name] for name in _SERVE_OPTIONS if name in self._file.raw}
             serve.start(http_options={"host": self._file.http_host, "port": self._file.http_port, **options}, **given)
-            application = build(self._file.config.model_dump(mode="json"))
+            application = build(self._file.served.source.model_dump(mode="json"))
             target = serve.RunTarget(application, self._file.application, self._file.route_prefix)
             if not self._ending:
                 serve.run_many([target], wait_for_applications_running=False)
@@ -87,13 +88,17 @@ class Deployment:
     def _is_ready(self, seen: dict[str, str]) -> bool:
         if self._failure is not None:
             raise DeployError(f"the application did not start: {_why(self._failure)}") from self._failure
-        status = board.read(self._file.application)
-        if status is None:
+        served = self._file.served
+        found = [(config, board.read(served.name_of(config, self._file.application))) for config in served.models]
+        statuses = [(config, status) for config, status in found if status is not None]
+        for config, status in statuses:
+            self._give_up_on_failures(config, status)
+            for worker in status["workers"]:
+                self._report(worker, seen, f" of {config.served_name}" if len(served.models) > 1 else "")
+        if len(statuses) < len(served.models):
             return False
-        self._give_up_on_failures(status)
-        for worker in status["workers"]:
-            self._report(worker, seen)
-        waited_for = [w["worker"] for w in status["workers"] if w["state"] not in {"ready", "sleeping"}]
+        workers = [worker for _, status in statuses for worker in status["workers"]]
+        waited_for = [w["worker"] for w in workers if w["state"] not in {"ready", "sleeping"}]
         assert self._deploying is not None
         if self._deploying.is_alive():
             waited_for.append("router")
@@ -101,20 +106,15 @@ class Deployment:
             seen["router"] = "said"
             self._progress.say(f"{'router':<16} ready at http://{self._file.http_host}:{self._file.http_port}{self._file.route_prefix}")
         self._progress.wait_for("waiting for " + ", ".join(waited_for) if waited_for else "")
-        config = self._file.config  # a scaled pool has the number that scaling has made of it, perhaps before this `up`
-        wanted = sum(status["wanted"].values()) if config.autoscaling.enabled else sum(config.pool(role).count for role in Role)
-        ready = sum(worker["state"] == "ready" for worker in status["workers"])
-        return ready >= wanted and not waited_for
+        return not waited_for and all(_complete(config, status) for config, status in statuses)
 
-    def _give_up_on_failures(self, status: dict[str, Any]) -> None:
+    def _give_up_on_failures(self, config: BatonConfig, status: dict[str, Any]) -> None:
         """A worker that never started will not do so the next time either; the controller would try for ever."""
         never_ready = [failure for failure in status["failures"] if not failure["was_ready"]]
         if len(never_ready) >= _FAILED_STARTS:
-            raise DeployError(
-                f"{never_ready[-1]['worker']} could not start with the model {self._file.config.model}: {never_ready[-1]['reason']}"
-            )
+            raise DeployError(f"{never_ready[-1]['worker']} could not start with the model {config.model}: {never_ready[-1]['reason']}")
 
-    def _report(self, worker: dict[str, Any], seen: dict[str, str]) -> None:
+    def _report(self, worker: dict[str, Any], seen: dict[str, str], of: str) -> None:
         name, phase = worker["worker"], worker["phase"]
         if seen.get(name) == phase:
             return
@@ -122,9 +122,9 @@ class Deployment:
         if worker["state"] == "gone":
             self._progress.say(f"{name:<16} is gone: {phase}")
         elif worker["state"] == "ready":
-            self._progress.say(f"{name:<16} ready after {worker['ready_after_s']:.1f} s, {worker['num_blocks']} KV blocks")
+            self._progress.say(f"{name:<16} ready after {worker['ready_after_s']:.1f} s, {worker['num_blocks']} KV blocks{of}")
         else:
-            self._progress.say(f"{name:<16} {phase}")
+            self._progress.say(f"{name:<16} {phase}{of}")
 
     def down(self) -> None:
         """Deletes the application; its controller ends the workers. Blocks until that is done, or has taken too long."""
@@ -142,6 +142,13 @@ class Deployment:
             self._progress.say("streams that were still open are cut" if still else "the application is gone")
         if self._deploying is not None:
             self._deploying.join(_DEPLOYING_ENDS_S)  # or it would go on asking a Ray that has been shut down
+
+
+def _complete(config: BatonConfig, status: dict[str, Any]) -> bool:
+    """Whether all are ready that are wanted. A scaled pool has the number that scaling has made of it, perhaps before this `up`."""
+    wanted: int = sum(status["wanted"].values()) if config.autoscaling.enabled else sum(config.pool(role).count for role in Role)
+    ready: int = sum(worker["state"] == "ready" for worker in status["workers"])
+    return ready >= wanted
 
 
 def _why(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from typing import Any, get_args
 import msgspec
 from pydantic import BaseModel, ValidationError
 
+from core.application_config import Application, ApplicationConfig, ListedModelConfig, application_of, is_several
 from core.config import BatonConfig
 from core.errors import ConfigError
 from deploy.vllm_args import engine_argument_names, server_argument_names
@@ -31,11 +32,16 @@ class ServeFile:
 
     raw: Mapping[str, Any]
     """The whole document, for ``ServeDeploySchema``."""
-    config: BatonConfig
+    served: Application
     """``args`` of the Baton application."""
     application: str
     """That application's name."""
     route_prefix: str
+
+    @property
+    def config(self) -> BatonConfig:
+        """The one model's; of several, the first one's."""
+        return self.served.models[0]
 
     @property
     def http_host(self) -> str:
@@ -93,17 +99,28 @@ def _read_document(document: YamlDocument, problems: list[Problem]) -> ServeFile
     problems.extend(_application_problems(document, location, ours))
     problems.extend(_serve_problems(document))
     args = {} if ours.get("args") is None else ours["args"]
+    args_at = (*location, "args")
     if isinstance(args, dict):
-        problems.extend(_vllm_problems(document, (*location, "args"), args))
-        problems.extend(_simulated_problems(document, (*location, "args"), args))
+        for where, model in [(args_at, args), *_models(args_at, args)]:
+            problems.extend(_vllm_problems(document, where, model))
+            problems.extend(_simulated_problems(document, where, model))
     try:
-        config = BatonConfig.model_validate(args)
+        served = application_of(args)
     except ValidationError as error:
-        problems.extend(_args_problems(document, (*location, "args"), error))
+        problems.extend(_args_problems(document, args_at, error, ApplicationConfig if is_several(args) else BatonConfig))
         return None
     if not problems:  # an unknown option of the simulated engine has been named already
-        problems.extend(_expected_problems(document, (*location, "args"), config))
-    return ServeFile(document.data, config, str(ours.get("name", "default")), str(ours.get("route_prefix", "/")))
+        places = [where for where, _ in _models(args_at, args)] or [args_at]
+        for where, config in zip(places, served.models, strict=True):
+            problems.extend(_expected_problems(document, where, config))
+    return ServeFile(document.data, served, str(ours.get("name", "default")), str(ours.get("route_prefix", "/")))
+
+
+def _models(args_at: Location, args: dict[str, Any]) -> list[tuple[Location, dict[str, Any]]]:
+    """The entries of ``models`` that can be looked into, and where they are."""
+    models = args.get("models")
+    listed = enumerate(models if isinstance(models, list) else ())
+    return [((*args_at, "models", place), model) for place, model in listed if isinstance(model, dict)]
 
 
 def _ours(applications: list[dict[str, Any]]) -> int:
@@ -150,15 +167,15 @@ def _serve_problems(document: YamlDocument) -> Iterator[Problem]:
                 yield Problem(document.line(detail["loc"]), dotted(detail["loc"]), _said(detail))
 
 
-def _args_problems(document: YamlDocument, args: Location, error: ValidationError) -> Iterator[Problem]:
+def _args_problems(document: YamlDocument, args: Location, error: ValidationError, root: type[BaseModel]) -> Iterator[Problem]:
     for detail in error.errors():
         inner = tuple(step for step in detail["loc"] if step != "[key]")
         where = (*args, *inner)
         rule = _said(detail)
         if detail["type"] == "extra_forbidden":
-            rule = _unknown(str(inner[-1]), _section(inner[:-1]).model_fields, inside=inner)
+            rule = _unknown(str(inner[-1]), _section(root, inner[:-1]).model_fields, inside=inner, root=root)
         elif detail["type"] == "missing":
-            meaning = _section(inner[:-1]).model_fields[str(inner[-1])].description or ""
+            meaning = _section(root, inner[:-1]).model_fields[str(inner[-1])].description or ""
             rule = f"is missing: {meaning.replace('``', '`')}"
         yield Problem(document.line(where), dotted(where), rule)
 
@@ -170,6 +187,7 @@ def _vllm_problems(document: YamlDocument, args: Location, given: dict[str, Any]
         (("prefill", "engine_args"), engine, server, "router.server_args"),
         (("decode", "engine_args"), engine, server, "router.server_args"),
         (("router", "server_args"), server, engine, "engine.args"),
+        (("server_args",), server, engine, "engine.args"),
     ):
         section: Any = given
         for step in location:
@@ -180,7 +198,7 @@ def _vllm_problems(document: YamlDocument, args: Location, given: dict[str, Any]
             if (
                 not known
                 or name in known
-                or (location[0] == "router" and name in {"headless", "api_server_count", "model", "served_model_name"})
+                or (location[-1] == "server_args" and name in {"headless", "api_server_count", "model", "served_model_name"})
             ):
                 continue
             where = (*args, *location, str(key))
@@ -217,20 +235,22 @@ def _expected_problems(document: YamlDocument, args: Location, config: BatonConf
         yield Problem(document.line(where), dotted(where), error.rule)
 
 
-def _section(location: Location) -> type[BaseModel]:
-    """The class of the section at ``location`` in ``args``."""
-    section: type[BaseModel] = BatonConfig
+def _section(root: type[BaseModel], location: Location) -> type[BaseModel]:
+    """The class of the section at ``location`` in ``args``, which is a ``root``."""
+    section = root
     for step in location:
+        if isinstance(step, int):  # its list has named the class already
+            continue
         annotation = section.model_fields[str(step)].annotation
         section = next(t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel))
     return section
 
 
-def _unknown(key: str, known: Mapping[str, Any], inside: Location) -> str:
+def _unknown(key: str, known: Mapping[str, Any], inside: Location, root: type[BaseModel] = BatonConfig) -> str:
+    elsewhere = [dotted(path) for path in _paths(root) if path[-1] == key and path != inside]
     near = difflib.get_close_matches(key.replace("-", "_"), known, 1)
-    if near:
+    if near and not (elsewhere and len(inside) == 1):  # `model` beside `models` is not misspelt
         return f"unknown key; did you mean `{near[0]}`?"
-    elsewhere = [dotted(path) for path in _paths(BatonConfig) if path[-1] == key and path != inside]
     if elsewhere:
         return f"unknown key here; it belongs in args as {' or '.join(f'`{path}`' for path in elsewhere)}"
     return f"unknown key; known here: {', '.join(known)}"
@@ -241,6 +261,8 @@ def _paths(section: type[BaseModel], prefix: Location = ()) -> Iterator[Location
         yield (*prefix, name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _paths(field.annotation, (*prefix, name))
+        elif name == "models":
+            yield from _paths(ListedModelConfig, (*prefix, "models[]"))
 
 
 def _said(detail: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from core.config import PoolConfig
+    from core.config import BatonConfig, PoolConfig
     from deploy.check_config import ServeFile
 
 EXAMPLES = """\
@@ -45,24 +45,30 @@ def run(arguments: argparse.Namespace) -> int:
 
 def summary(file: ServeFile) -> str:
     """What a file asks for, a line each."""
-    config = file.config
-    pools = (config.prefill, config.decode)
-    cpus = sum(pool.count * pool.num_cpus for pool in pools) + config.router.replicas * config.router.num_cpus
+    models, router = file.served.models, file.config.router
+    pools = [pool for config in models for pool in (config.prefill, config.decode)]
+    cpus = sum(pool.count * pool.num_cpus for pool in pools) + router.replicas * router.num_cpus
     gpus = sum(pool.count * pool.num_gpus for pool in pools)
+    lines = [line for config in models for line in _model(config)]
+    lines.append(("router", f"{_count(router.replicas, 'replica')}, {router.policy}"))
+    if file.served.gpu_budget is not None:
+        lines.append(("budget", f"{file.served.gpu_budget:g} for all models together"))
+    lines.append(("asks of Ray", f"{cpus:g} CPUs, {gpus:g} GPUs"))
+    lines.append(("listens on", f"http://{file.http_host}:{file.http_port}{file.route_prefix}"))
+    return "\n".join(f"  {what:<12} {value}" for what, value in lines)
+
+
+def _model(config: BatonConfig) -> list[tuple[str, str]]:
     name = f', served as "{config.served_name}"' if config.served_name != config.model else ""
     promised = {"first token": config.objectives.ttft_s, "each further token": config.objectives.tpot_s}
-    lines = {
-        "model": config.model + name,
-        "engine": config.engine.kind,
-        "prefill": _pool(config.prefill),
-        "decode": _pool(config.decode),
-        "KV transfer": f"{config.kv_transfer.backend}, lease {config.kv_transfer.lease_s:g} s",
-        "router": f"{_count(config.router.replicas, 'replica')}, {config.router.policy}",
-        "objectives": ", ".join(f"{what} within {limit:g} s" for what, limit in promised.items() if limit) or "none",
-        "asks of Ray": f"{cpus:g} CPUs, {gpus:g} GPUs",
-        "listens on": f"http://{file.http_host}:{file.http_port}{file.route_prefix}",
-    }
-    return "\n".join(f"  {what:<12} {value}" for what, value in lines.items())
+    return [
+        ("model", config.model + name),
+        ("engine", config.engine.kind),
+        ("prefill", _pool(config.prefill)),
+        ("decode", _pool(config.decode)),
+        ("KV transfer", f"{config.kv_transfer.backend}, lease {config.kv_transfer.lease_s:g} s"),
+        ("objectives", ", ".join(f"{what} within {limit:g} s" for what, limit in promised.items() if limit) or "none"),
+    ]
 
 
 def _pool(pool: PoolConfig) -> str:

@@ -18,6 +18,7 @@ examples:
   baton drain --all                                      every worker, one after the other: a rolling restart
   baton drain --all --address auto --app baton           on the Ray cluster this node belongs to
 
+With several models, `--model NAME` says whose worker it is.
 `baton status` lists the workers. Running requests have the pool's `drain_timeout_s` to finish; the rest is continued by other workers.
 """
 

@@ -15,6 +15,7 @@ examples:
   baton relabel prefill-0b11d0 decode                    this prefill worker decodes from now on
   baton relabel prefill-0b11d0 decode --address auto     on the Ray cluster this node belongs to
 
+With several models, `--model NAME` says whose worker it is.
 `baton status` lists the workers and their roles; a name keeps the role that its worker was made with. See docs/relabelling.md.
 """
 _POLL_S = 0.05

@@ -8,11 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from deploy.cmd_status import asked_router
+from deploy.of_models import add_model, of_each, of_model, trouble
 
 EXAMPLES = """\
 examples:
   baton scaling                                 the newest plan: numbers, forecast, target, limits, what is done
   baton scaling --last 20                       how it came to that
+  baton scaling --model NAME                    of several models, this one
   baton scaling --json                          for programs
 """
 
@@ -27,17 +29,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--url", help="a router's address (default: that of the running `baton up`)")
     parser.add_argument("--last", type=int, default=1, metavar="N", help="so many plans, the newest first (default: 1)")
+    add_model(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    asked = asked_router(arguments.url, f"scaling?last={arguments.last}")
+    asked = asked_router(arguments.url, of_model(f"scaling?last={arguments.last}", arguments.model))
     if asked is None:
         return 1
     _, told = asked
-    print(json.dumps(told, indent=2) if arguments.json else text(told))
-    return 0 if told["enabled"] else 1
+    each = of_each(told)
+    said = [f"{name}: {trouble(one) or text(one)}" if name else text(one) for name, one in each.items()]
+    print(json.dumps(told, indent=2) if arguments.json else "\n\n".join(said))
+    return 0 if any(one.get("enabled") for one in each.values()) else 1
 
 
 def text(told: dict[str, Any]) -> str:

@@ -10,10 +10,13 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from deploy.of_models import add_model, of_each, of_model, trouble
+
 EXAMPLES = """\
 examples:
   baton status                                  what runs on this machine
   baton status --url http://router:8000         what a router elsewhere belongs to
+  baton status --model NAME                     of several models, this one
   baton status --json                           for programs
   BATON_API_KEY=... baton status                where the routers ask for a key
 """
@@ -30,21 +33,35 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--url", help="a router's address (default: that of the running `baton up`)")
+    add_model(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    asked = asked_router(arguments.url, "status")
+    asked = asked_router(arguments.url, of_model("status", arguments.model))
     if asked is None:
         return 1
-    url, status = asked
-    print(json.dumps(status, indent=2) if arguments.json else table(status, url))
+    url, told = asked
+    each = of_each(told)
+    print(json.dumps(told, indent=2) if arguments.json else "\n\n".join(_shown(name, status, url) for name, status in each.items()))
+    return 0 if all(map(_complete, each.values())) else 1
+
+
+def _shown(name: str, status: dict[str, Any], url: str) -> str:
+    return f"{name}: {trouble(status)}" if trouble(status) else table(status, url)
+
+
+def _complete(status: dict[str, Any]) -> bool:
+    """Whether every pool has the ready workers it is to have."""
+    if trouble(status):
+        return False
     ready = {role: sum(w["role"] == role and w["state"] == "ready" for w in status["workers"]) for role in status["wanted"]}
-    return 0 if all(ready[role] >= wanted for role, wanted in status["wanted"].items()) else 1
+    return all(ready[role] >= wanted for role, wanted in status["wanted"].items())
 
 
 _HINTS = {
+    404: "; is there such a model? /v1/models says which are served",
     401: f"; put a key the routers know into {API_KEY}",
     503: "; the controller does not answer, requests are served all the same: try again in a moment",
 }

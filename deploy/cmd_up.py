@@ -79,7 +79,8 @@ def serve_here(file: ServeFile, name: str, then: Callable[[Deployment, asyncio.E
     from deploy.local_ray import LocalRay
 
     progress = Progress()
-    if problem := _model_problem(file.config.model) or _port_problem(file.http_host, file.http_port):
+    problems = (_model_problem(config.model) for config in file.served.models)
+    if problem := next(filter(None, problems), None) or _port_problem(file.http_host, file.http_port):
         progress.say(f"failed: {problem}")
         return 1
     ray = LocalRay(_cpus(file))
@@ -126,7 +127,7 @@ async def _serve(file: ServeFile, then: Callable[[Deployment, asyncio.Event], Aw
         if coming_up.done():
             coming_up.result()
             progress.wait_for("")
-            progress.say(f"serving {file.config.served_name} at {_url(file)}/v1")
+            progress.say(f"serving {_names(file)} at {_url(file)}/v1")
             status = await then(deployment, stop)
         else:
             coming_up.cancel()
@@ -165,12 +166,13 @@ def _port_problem(host: str, port: int) -> str | None:
 
 
 def _cpus(file: ServeFile) -> float:
-    config = file.config
-    return (
-        config.prefill.count * config.prefill.num_cpus
-        + config.decode.count * config.decode.num_cpus
-        + (config.router.replicas * config.router.num_cpus)
-    )
+    pools = [pool for config in file.served.models for pool in (config.prefill, config.decode)]
+    router = file.config.router
+    return sum(pool.count * pool.num_cpus for pool in pools) + router.replicas * router.num_cpus
+
+
+def _names(file: ServeFile) -> str:
+    return ", ".join(config.served_name for config in file.served.models)
 
 
 def _keep_logs(ray: LocalRay) -> str:
@@ -204,7 +206,7 @@ def _on_cluster(file: ServeFile, address: str) -> int:
         return 1
     finally:
         progress.end()
-    progress.say(f"serving {file.config.served_name}; take it away with: baton down --address {address} --app {file.application}")
+    progress.say(f"serving {_names(file)}; take it away with: baton down --address {address} --app {file.application}")
     return 0
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from core.application_config import model_app
 from deploy.progress import Progress
 
 POLL_S = 0.3
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How a cluster is named."""
     parser.add_argument("--address", help="a Ray cluster (auto, or host:port) instead of the running `baton up`")
     parser.add_argument("--app", help="the application's name (default: that of the running `baton up`, or baton)")
+    parser.add_argument("--model", metavar="NAME", help="of several models in one application, this one")
 
 
 def on_cluster(arguments: argparse.Namespace, act: Callable[[str, Progress], int]) -> int:
@@ -29,7 +31,7 @@ def on_cluster(arguments: argparse.Namespace, act: Callable[[str, Progress], int
     if found is None:
         sys.stderr.write("nothing of yours is up on this machine; start it with `baton up FILE`, or name a Ray cluster: --address\n")
         return 1
-    address, app = found
+    address, app = found[0], found[1] if arguments.model is None else model_app(found[1], arguments.model)
     from deploy import environment
 
     environment.prepare(on_one_machine=False)
@@ -58,7 +60,9 @@ def first_status(app: str, progress: Progress) -> dict[str, Any] | None:
     deadline = time.monotonic() + _BOARD_S
     while (status := board.read(app)) is None:
         if time.monotonic() > deadline:
-            progress.say(f"failed: there is no application {app!r} on this cluster, or its controller has not started; see --app")
+            models = board.models_of(app.partition(":")[0])
+            among = f"its models are {', '.join(models)}: see --model" if models else "see --app"
+            progress.say(f"failed: there is no application {app!r} on this cluster, or its controller has not started; {among}")
             return None
         time.sleep(POLL_S)
     return status

@@ -30,6 +30,27 @@ class ReadingCollector(Collector):
         return map(family_of, self._look())
 
 
+class ByModel(Collector):
+    """The readings of several models in one process, with a label ``model``. Families of one name are made one: Prometheus' format has
+    each only once."""
+
+    def __init__(self, looks: Mapping[str, Callable[[], Iterable[Reading]]]) -> None:
+        self._looks = looks
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for model, look in self._looks.items():
+            labelled = LabelledCollector(ReadingCollector(look).collect, partial(dict, model=model))
+            for family in labelled.collect():
+                known = families.setdefault(family.name, family)
+                if known is not family:
+                    known.samples.extend(family.samples)
+        return families.values()
+
+
 class OneFamily(Collector):
     """One of a scrape's families, to be encoded by itself."""
 

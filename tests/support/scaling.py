@@ -9,6 +9,7 @@ import msgspec
 from autoscaler.base import Scaler
 from autoscaler.plan import Add, Drain, Plan, Relabel, Wake
 from autoscaler.policy import Objective, PoolLimits, ScalerLimits, ScalerPolicy
+from autoscaler.shared_budget import Grant
 from autoscaler.signals import Phase, PoolSignals, Reading, Signals, TrafficSignals, WorkerSignal
 from core.ids import WorkerId
 from core.step_model import StepModel
@@ -70,6 +71,7 @@ class Paper:
     workers: dict[WorkerId, WorkerSignal] = field(default_factory=dict)
     asked_s: dict[WorkerId, float] = field(default_factory=dict)
     plans: list[Plan] = field(default_factory=list)
+    granted: Grant | None = None
     _count: int = 0
 
     def count(self, role: Role, *phases: Phase) -> int:
@@ -88,6 +90,7 @@ class Paper:
             PoolSignals(Reading(queue), Reading(0.0), Reading(queue / 4000)),
             PoolSignals(Reading(0.0), None, Reading(running)),
             tuple(self.workers.values()),
+            self.granted,
         )
         plan, self.state = self.scaler.plan(heard, self.state, self.now_s)
         self.plans.append(plan)

@@ -59,7 +59,7 @@ def test_routers_are_replaced_for_what_concerns_them(changed: dict[str, Any], is
     before, after = router(), router(**changed)
     assert (before._version != after._version) is is_replaced
     assert before._version == router()._version
-    made, remade = before.init_args[0], after.init_args[0]
+    (made,), (remade,) = before.init_args[0], after.init_args[0]
     assert ({**made, "router": 0} == {**remade, "router": 0}) or is_replaced
     BatonConfig.model_validate(remade)
 
@@ -68,3 +68,29 @@ def test_what_nobody_knows_is_refused_before_anything_starts():
     """Also by `serve deploy`, which does not check the file first."""
     with pytest.raises(ConfigError, match=r"^decode\.step_times: no step times are called 'h100'; known: a100-"):
         build({"model": "somewhere", "decode": {"step_times": "h100"}})
+
+
+def test_each_of_several_models_has_a_controller_of_its_own():
+    """Beside one deployment of routers, which is given all of them in the order of the file."""
+    routers = build({"models": [{"model": "somewhere/a"}, {"model": "b", "engine": {"env": {"ONE": "1"}}}], "router": {"replicas": 2}})
+    configs, paths, *controllers = routers._bound_deployment.init_args
+    assert [config["model"] for config in configs] == paths == ["somewhere/a", "b"]
+    assert [config["router"]["replicas"] for config in configs] == [2, 2]
+    assert [controller._bound_deployment.name for controller in controllers] == ["Controller-somewhere-a", "Controller-b"]
+    assert [controller._bound_deployment.init_args[2] for controller in controllers] == ["somewhere/a", "b"]
+    assert routers._bound_deployment.ray_actor_options["runtime_env"]["env_vars"]["ONE"] == "1"
+
+
+def test_who_shares_a_budget_is_told_who_keeps_it():
+    """One deployment for all models, which knows what each of them begins with; none where nothing is shared."""
+    models = [{"model": "a", "prefill": {"count": 2}}, {"model": "b"}]
+    for args, shared in (({}, None), ({"autoscaling": {"gpu_budget": 6}}, (6, {"a": 3.0, "b": 2.0}))):
+        _, _, *controllers = build({"models": models, **args})._bound_deployment.init_args
+        keepers = {controller._bound_deployment.init_args[3] for controller in controllers}
+        assert len(keepers) == 1
+        keeper = keepers.pop()
+        if shared is None:
+            assert keeper is None
+        else:
+            budget, terms = keeper._bound_deployment.init_args
+            assert (budget, {name: of.least_gpus for name, of in terms.items()}) == shared

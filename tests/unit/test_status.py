@@ -42,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Routers
 
     def do_GET(self) -> None:
-        known = self.headers.get("authorization") == "Bearer secret" and self.path == "/v1/baton/status"
+        known = self.headers.get("authorization") == "Bearer secret" and self.path in {"/v1/baton/status", "/v1/baton/status?model=org%2Fa"}
         self.send_response(200 if known else 401)
         self.end_headers()
         self.wfile.write(json.dumps(self.server.status).encode() if known else b"{}")
@@ -107,3 +107,15 @@ def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
     """The address, the cause, and where to look."""
     assert cli.main(["status", "--url", "http://127.0.0.1:9"]) == 1
     assert "http://127.0.0.1:9 does not answer" in capsys.readouterr().err
+
+
+def test_several_models_one_below_the_other(router: Routers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each with its own table, and with what is wrong where there is none; status 0 only where all are complete. One can be meant."""
+    monkeypatch.setenv(API_KEY, "secret")
+    router.status = {"models": {"org/a": STATUS | {"app": "baton:org-a", "model": "org/a"}, "b": {"error": "its controller is away"}}}
+    assert status(router) == 1
+    told = capsys.readouterr().out
+    assert "baton:org-a: org/a at" in told
+    assert told.rstrip().endswith("b: its controller is away")
+    router.status = STATUS
+    assert status(router, "--model", "org/a") == 0

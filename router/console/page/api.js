@@ -8,10 +8,11 @@ export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 export const keepKey = (key) => sessionStorage.setItem(KEY, key);
 export const forgetKey = () => sessionStorage.removeItem(KEY);
 
-/** The state of whichever router answers. Throws KeyNeeded where it wants a key, or another one. */
+/** The state of whichever router answers, of the model that the page's address names, if it does. Throws KeyNeeded where it wants a key, or
+ * another one. */
 export async function ask() {
   const key = sessionStorage.getItem(KEY);
-  const answer = await fetch("v1/baton/console", {
+  const answer = await fetch(`v1/baton/console${location.search}`, {
     headers: key === null ? {} : { authorization: `Bearer ${key}` },
     cache: "no-store",
     credentials: "omit",
