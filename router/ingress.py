@@ -20,6 +20,7 @@ from core.ids import RouterId
 from core.metrics.exposition import ReadingCollector
 from core.pace import Pace
 from core.worker import Role
+from engine.adapters import AdapterCatalogue
 from router.balancer.registry import make_balancer
 from router.limits import Limits
 from router.retry import Retry
@@ -92,7 +93,7 @@ class Router:
         vllm_config = front_half_config(model, settings.served_name, settings.engine_args(Role.PREFILL))
         self._llm = RouterLLM(vllm_config, client)
         server = build_server(model, settings.served_name, vllm_config, settings.router.server_args)
-        await connect_server(server, self._llm)
+        await connect_server(server, self._llm, AdapterCatalogue(settings.lora, settings.served_name))
         self._app = install(
             server,
             self.name,
