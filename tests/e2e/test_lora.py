@@ -13,7 +13,7 @@ import pytest
 
 from deploy.demo_adapter import make_adapter
 from tests.e2e.answers import assert_same, async_client_of, client_of, joined, prompt_of, token_ids
-from tests.support.baton_process import ARGS, MODEL, BatonServer
+from tests.support.baton_process import ARGS, MODEL, BatonServer, baton_up
 from tests.support.reference_server import ReferenceServer, reference_up
 
 pytestmark = pytest.mark.e2e
@@ -35,11 +35,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", autouse=True)
-def serves(baton: BatonServer, folder: Path) -> None:
-    """Two adapters by name, and the folder."""
+@pytest.fixture(scope="module")
+def baton(folder: Path) -> Iterator[BatonServer]:
+    """One of its own: the other modules' would have to replace its engines twice. Two adapters by name, and the folder."""
     named = {name: {"path": str(folder / name)} for name in NAMES[:2]}
-    baton.deploy({**ARGS, "lora": {"adapters": named, "directory": str(folder), "max_loaded": SLOTS, "max_rank": MAX_RANK}})
+    with baton_up({**ARGS, "lora": {"adapters": named, "directory": str(folder), "max_loaded": SLOTS, "max_rank": MAX_RANK}}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def serves(baton: BatonServer) -> None:
+    """It does."""
 
 
 @pytest.fixture(scope="module")
