@@ -181,7 +181,7 @@ class VirtualEngine:
         under_way = self._under_way
         if under_way is None:
             self._called_s = min(self._called_s, now)
-        elif under_way.leaps:
+        elif under_way.leaps and not under_way.late_s:  # one that is late has been cut to its step already
             self._scheduler.cut(under_way.step, under_way.clock.boundary_after(now))
             under_way.ends_s = under_way.clock.ends_s(under_way.step.steps) + under_way.late_s
 
