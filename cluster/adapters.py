@@ -53,14 +53,10 @@ class Adapters:
             load.add_done_callback(lambda done: done.cancelled() or done.exception())  # all who waited may be gone by then
         return True
 
-    def is_loaded(self, adapter: Adapter) -> bool:
-        """Whether one that has a slot can be used at once."""
-        return adapter.name not in self._loads
-
-    async def loaded(self, adapter: Adapter) -> None:
-        """Waits until one that has a slot can be used. Cancelling it ends no load. Raises AdapterError, EngineFailedError."""
-        if (load := self._loads.get(adapter.name)) is not None:
-            await asyncio.shield(load)
+    def under_way(self, adapter: Adapter) -> asyncio.Task[None] | None:
+        """The load of one that has a slot, to be waited for under ``asyncio.shield``; None: it can be used at once. Ask before anything
+        is waited for: a load that has failed by then is under way no more. Raises AdapterError, EngineFailedError when awaited."""
+        return self._loads.get(adapter.name)
 
     def load(self, in_use: int) -> AdapterLoad:
         """What routers are told, of whose adapters so many are with legs."""

@@ -44,7 +44,6 @@ from cluster.rest import Rest
 from cluster.step_fit import StepFit
 from cluster.watchdog import StallWatch, Verdict
 from cluster.worker_tally import WorkerTally
-from core.adapter import Adapter
 from core.block_keys import BlockKeys
 from core.errors import AdapterError, EngineFailedError
 from core.handle import KVHandle
@@ -324,15 +323,15 @@ class WorkerRuntime:
             return
         request = msgspec.structs.replace(request, lora_request=engine_lora(adapter))
         self._legs.enter(router, add, name)
-        if self._adapters.is_loaded(adapter):
+        load = self._adapters.under_way(adapter)
+        if load is None:
             await self._engine.add(request)
         else:
-            self._apart(self._add_when_loaded(router, add.leg, request, adapter))  # others must be heard meanwhile
+            self._apart(self._add_when_loaded(router, add.leg, request, load))  # others must be heard meanwhile
 
-    async def _add_when_loaded(self, router: RouterId, leg: LegId, request: EngineCoreRequest, adapter: Adapter) -> None:
-        assert self._adapters is not None
+    async def _add_when_loaded(self, router: RouterId, leg: LegId, request: EngineCoreRequest, load: asyncio.Task[None]) -> None:
         try:
-            await self._adapters.loaded(adapter)
+            await asyncio.shield(load)
             if self._legs.get(leg) is not None:  # else it was aborted meanwhile
                 await self._engine.add(request)
         except AdapterError as error:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
+from msgspec.structs import replace
 
 from core.lora_config import LoraConfig
 from engine.vllm_outputs import finish_reason
 from tests.contract.engine_contract import prompt_of
 from tests.support.eventually import assert_eventually
-from tests.support.mini_cluster import MiniCluster
+from tests.support.mini_cluster import SPLITS, MiniCluster
+from tests.support.router_server import router_server
 
 SLOTS = 2
 PROMPT = prompt_of(100, 1)
@@ -19,13 +22,19 @@ TOKENS = 12
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[MiniCluster]:
-    """One prefill and two decode workers, with room for two of three adapters each."""
+def lora(tmp_path: Path) -> LoraConfig:
+    """Three adapters, of which two have room."""
     for name in "abc":
         (tmp_path / name).mkdir()
         (tmp_path / name / "adapter_config.json").touch()
+    return LoraConfig(directory=str(tmp_path), max_loaded=SLOTS)
+
+
+@pytest.fixture
+async def cluster(lora: LoraConfig) -> AsyncIterator[MiniCluster]:
+    """One prefill and two decode workers."""
     cluster = MiniCluster()
-    cluster.lora = LoraConfig(directory=str(tmp_path), max_loaded=SLOTS)
+    cluster.lora = lora
     await cluster.start(1, 2, adapter_slots=SLOTS, adapter_load_s=0.01)
     yield cluster
     await cluster.nothing_left()
@@ -119,3 +128,36 @@ async def test_an_abort_while_it_is_loaded(cluster: MiniCluster) -> None:
     worker.gate.open()
     assert len(await said(cluster, "next", "a")) == TOKENS
     assert cluster.router.tokens("left") == []
+
+
+async def test_a_client_chooses_by_the_model_s_name(lora: LoraConfig, tmp_path: Path) -> None:
+    """Through vLLM's whole server: listed, found, and answered as itself; unknown is 404, and a broken one ends its request with 500."""
+    engine = {"adapter_slots": SLOTS, "adapter_load_s": 0.01}
+    async with router_server(engine, policy=SPLITS, lora=lora) as server, httpx.AsyncClient(base_url=server.url, timeout=60.0) as client:
+
+        async def complete(model: str) -> httpx.Response:
+            asked = {"model": model, "prompt": PROMPT, "max_tokens": 8, "temperature": 0.0, "return_token_ids": True}
+            return await client.post("/v1/completions", json=asked)
+
+        said = {}
+        for model in ("demo", "a", "b", "a"):
+            answer = (await complete(model)).json()
+            assert answer["model"] == model
+            said[model] = answer["choices"][0]["token_ids"]
+        assert len({tuple(tokens) for tokens in said.values()}) == 3
+        chat = {"model": "a", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+        assert (await client.post("/v1/chat/completions", json=chat)).json()["model"] == "a"
+        listed = (await client.get("/v1/models")).json()["data"]
+        assert {card["id"]: card["parent"] for card in listed} == {"demo": None, "a": "demo", "b": "demo", "c": "demo"}
+        for unknown in ("nobody", "../a", str(tmp_path / "a")):
+            refused = await complete(unknown)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (404, "NotFoundError")
+        held = (await client.get("/v1/baton/workers")).json()["workers"]
+        assert {tuple(worker["adapters"]) for worker in held} == {("b", "a")}
+        for worker in server.cluster.workers.values():
+            worker.engine._config = replace(worker.engine._config, adapter_slots=0)  # as if its files were torn
+        broken = await complete("c")
+        assert broken.status_code == 500
+        assert "`c` cannot be loaded" in broken.text
+        assert (await complete("a")).json()["choices"][0]["token_ids"] == said["a"]
+        await server.nothing_left()

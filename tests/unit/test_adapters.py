@@ -209,8 +209,11 @@ class Desk:
             self.in_use.add(name)
         return placed
 
-    async def loaded(self, name: str) -> None:
-        await self.adapters.loaded(self.adapters.find(name))
+    def load(self, name: str) -> asyncio.Task[None]:
+        """The one under way."""
+        load = self.adapters.under_way(self.adapters.find(name))
+        assert load is not None
+        return load
 
 
 @pytest.fixture
@@ -226,13 +229,11 @@ async def test_all_who_want_one_wait_for_one_load(desk: Desk) -> None:
     """Whoever comes meanwhile, and whoever has gone: it is loaded once."""
     assert desk.place("a")
     assert desk.place("a")
-    waiting = [asyncio.create_task(desk.loaded("a")) for _ in range(3)]
-    await asyncio.sleep(0)
+    waiting = [asyncio.shield(desk.load("a")) for _ in range(3)]
     waiting[0].cancel()
-    assert not desk.adapters.is_loaded(desk.adapters.find("a"))
     desk.may_end.set()
     await asyncio.gather(*waiting[1:])
-    assert desk.adapters.is_loaded(desk.adapters.find("a"))
+    assert desk.adapters.under_way(desk.adapters.find("a")) is None
     assert desk.fates == [AdapterFate.LOADED]
 
 
@@ -242,10 +243,11 @@ async def test_one_that_is_being_loaded_does_not_go(desk: Desk) -> None:
     assert desk.place("b")
     desk.in_use.clear()
     assert not desk.place("c")
+    loads = [desk.load("a"), desk.load("b")]
     desk.may_end.set()
-    await asyncio.gather(desk.loaded("a"), desk.loaded("b"))
+    await asyncio.gather(*loads)
     assert desk.place("c")
-    await desk.loaded("c")
+    await desk.load("c")
     assert desk.adapters.load(1).names == ("b", "c")
 
 
@@ -256,7 +258,7 @@ async def test_one_that_fails_tells_all_who_wait(desk: Desk) -> None:
     for _ in range(2):
         assert desk.place("a")
         with pytest.raises(AdapterError, match="`a` cannot be loaded"):
-            await desk.loaded("a")
+            await desk.load("a")
     assert desk.fates == [AdapterFate.FAILED] * 2
     assert desk.adapters.load(0).names == ()
 
