@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +20,8 @@ class Leg:
     kind: LegKind
     tokens: int
     computes_prompt: bool
+    adapter: str | None = None
+    """The LoRA adapter it is done with."""
     told_tokens: int = 0
 
     @property
@@ -60,14 +62,15 @@ class LegBook:
         self._queued: dict[RouterId, int] = {}
         """Of routers with whom somebody waits."""
         self._all_queued = 0
+        self._adapters: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._legs)
 
-    def enter(self, owner: RouterId, add: AddLeg) -> None:
+    def enter(self, owner: RouterId, add: AddLeg, adapter: str | None = None) -> None:
         """The leg was taken."""
         self.end(add.leg)
-        leg = self._legs[add.leg] = Leg(owner, add.kind, add.tokens, computes_prompt(add))
+        leg = self._legs[add.leg] = Leg(owner, add.kind, add.tokens, computes_prompt(add), adapter)
         self._count(leg, 1)
 
     def get(self, leg: LegId) -> Leg | None:
@@ -98,6 +101,7 @@ class LegBook:
         """All of them ended."""
         self._legs.clear()
         self._sums.clear()
+        self._adapters.clear()
         self._all = _Sums()
 
     def queued(self, router: RouterId, tokens: int) -> None:
@@ -123,6 +127,19 @@ class LegBook:
         self._all.add(leg, sign)
         if not own.legs:
             del self._sums[leg.owner]
+        if leg.adapter is not None:
+            self._adapters[leg.adapter] += sign
+            if not self._adapters[leg.adapter]:
+                del self._adapters[leg.adapter]
+
+    def uses(self, adapter: str) -> bool:
+        """Whether a leg is with that adapter."""
+        return adapter in self._adapters
+
+    @property
+    def adapters_in_use(self) -> int:
+        """How many different ones legs are with."""
+        return len(self._adapters)
 
     def of_owner(self, owner: RouterId) -> list[LegId]:
         """One router's legs."""

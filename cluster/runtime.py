@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cluster.adapters import Adapters
 from cluster.admission import Admission
 from cluster.channel import WorkerEnd, gather_quietly
 from cluster.drain import Drain
@@ -44,7 +45,7 @@ from cluster.step_fit import StepFit
 from cluster.watchdog import StallWatch, Verdict
 from cluster.worker_tally import WorkerTally
 from core.block_keys import BlockKeys
-from core.errors import EngineFailedError
+from core.errors import AdapterError, EngineFailedError
 from core.handle import KVHandle
 from core.ids import Epoch, LegId, RouterId, WorkerId
 from core.metrics.tally import Reading
@@ -53,12 +54,13 @@ from core.step_model import StepModel
 from core.worker import EngineFacts, WorkerLoad
 from engine.base import Engine, StepReport, Transfer
 from engine.vllm_codec import OutputsCodec, RequestCodec
+from engine.vllm_lora import engine_lora
 from engine.vllm_outputs import take_queue_seconds
 from kv_transfer.lease import LeaseTable
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
-    from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
+    from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +97,7 @@ class WorkerRuntime:
         step_prior: StepModel | None = None,
         block_seed: bytes = b"",
         spans: LegSpans | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         self.worker = worker
         self.epoch = epoch
@@ -121,6 +124,9 @@ class WorkerRuntime:
         self._legs = LegBook()
         self._step_fit = StepFit(step_prior)
         self._tally = WorkerTally()
+        self._adapters = adapters
+        if adapters is not None:
+            adapters.told = self._tally.adapter_loaded
         self._spans = spans or LegSpans(worker)
         self._routers: set[RouterId] = set()
         self._transfers: dict[RouterId, list[Transfer]] = defaultdict(list)
@@ -151,6 +157,8 @@ class WorkerRuntime:
             return error.reason
         finally:
             await gather_quietly(*tasks, *self._answering, *([self._probe] if self._probe else []))
+            if self._adapters is not None:
+                await self._adapters.close()
 
     async def close(self) -> None:
         """Closes the socket and stops the engine."""
@@ -204,6 +212,7 @@ class WorkerRuntime:
             leased_blocks=self._leases.blocks,
             stranded_blocks=self._leases.stranded_blocks(self._clock()),
             step=self._step_fit.model,
+            adapters=self._adapters.load(self._legs.adapters_in_use) if self._adapters is not None else None,
         )
 
     def _pulse_for(self, router: RouterId) -> Pulse:
@@ -292,8 +301,50 @@ class WorkerRuntime:
             return
         if (headers := self._spans.admitted(add.leg)) is not None:
             request = msgspec.structs.replace(request, trace_headers=headers)
+        if request.lora_request is not None:
+            await self._add_with_adapter(router, add, request)
+            return
         self._legs.enter(router, add)
         await self._engine.add(request)
+
+    async def _add_with_adapter(self, router: RouterId, add: AddLeg, request: EngineCoreRequest) -> None:
+        """The adapter is found and loaded by its name: of what else the router says of it, nothing counts."""
+        assert request.lora_request is not None
+        name = request.lora_request.lora_name
+        try:
+            if self._adapters is None:
+                raise AdapterError(name, "this worker has been started without `lora`")
+            adapter = self._adapters.find(name)
+        except AdapterError as error:
+            await self._refuse_adapter(router, add.leg, str(error), final=True)
+            return
+        if not self._adapters.place(adapter, self._legs.uses):
+            await self._refuse_adapter(router, add.leg, f"requests with other adapters have all slots; `{name}` needs one", final=False)
+            return
+        request = msgspec.structs.replace(request, lora_request=engine_lora(adapter))
+        self._legs.enter(router, add, name)
+        load = self._adapters.under_way(adapter)
+        if load is None:
+            await self._engine.add(request)
+        else:
+            self._apart(self._add_when_loaded(router, add.leg, request, load))  # others must be heard meanwhile
+
+    async def _add_when_loaded(self, router: RouterId, leg: LegId, request: EngineCoreRequest, load: asyncio.Task[None]) -> None:
+        try:
+            await asyncio.shield(load)
+            if self._legs.get(leg) is not None:  # else it was aborted meanwhile
+                await self._engine.add(request)
+        except AdapterError as error:
+            if self._legs.get(leg) is not None:
+                self._legs.end(leg)
+                await self._refuse_adapter(router, leg, str(error), final=True)
+        except EngineFailedError as error:
+            log.error("worker %s: %s", self.worker, error.reason)  # run() sees the same and ends the worker
+
+    async def _refuse_adapter(self, router: RouterId, leg: LegId, reason: str, *, final: bool) -> None:
+        self._tally.refused(LegRefusal.ADAPTER)
+        self._spans.ended(leg, "refused", reason)
+        await self._end.send(router, Refused(leg, self.epoch, reason, final=final))
 
     def _no_room(self, add: AddLeg) -> str | None:
         assert self._facts is not None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from core.metrics import of_workers as m
 from core.metrics.tally import Counts, Levels, Reading, Spreads
-from core.metrics.words import LegRefusal, StepKind
+from core.metrics.words import AdapterFate, LegRefusal, StepKind
 from core.worker import WorkerLoad
 from engine.base import EngineStats, StepReport
 
@@ -17,6 +17,7 @@ class WorkerTally:
     def __init__(self) -> None:
         self._expired = Counts(m.EXPIRED_LEASES)
         self._refused = Counts(m.REFUSED_LEGS, [(reason,) for reason in LegRefusal])
+        self._adapter_loads = Counts(m.ADAPTER_LOADS, [(fate,) for fate in AdapterFate])
         self._steps = Spreads(m.STEP, [(work,) for work in StepKind])
 
     def stepped(self, report: StepReport) -> None:
@@ -29,6 +30,10 @@ class WorkerTally:
     def refused(self, reason: LegRefusal) -> None:
         """A leg was not taken."""
         self._refused.add(reason)
+
+    def adapter_loaded(self, fate: AdapterFate) -> None:
+        """An adapter was loaded, or could not be."""
+        self._adapter_loads.add(fate)
 
     def readings(self, load: WorkerLoad, stats: EngineStats, legs: int, draining: bool) -> Sequence[Reading]:
         """With what it has now."""
@@ -44,5 +49,6 @@ class WorkerTally:
             Levels(m.LEASED_BLOCKS).set(load.leased_blocks),
             Levels(m.STRANDED_BLOCKS).set(load.stranded_blocks),
             Levels(m.DRAINING).set(draining),
-            *(self._expired, self._refused, received, computed, self._steps),
+            Levels(m.LOADED_ADAPTERS).set(len(load.adapters.names) if load.adapters is not None else 0),
+            *(self._expired, self._refused, received, computed, self._steps, self._adapter_loads),
         )

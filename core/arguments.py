@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator
 _MODEL = "the model is `model`, at the top of args"
 _NAME = "the name clients ask for is `served_model_name`, at the top of args"
 _RANKS = "a worker is one engine; raise `count` of the pool instead"
+_LORA = "adapters, and the room for them, are `lora`, at the top of args"
 _LISTENS = "Ray Serve listens, not vLLM's server; see `http_options` at the top of the file"
 
 ENGINE_ARGS_SET_BY_BATON: Mapping[str, str] = {
@@ -24,6 +25,11 @@ ENGINE_ARGS_SET_BY_BATON: Mapping[str, str] = {
     "kv_events_config": "workers read these events",
     "logits_processors": "they may look back at the output, which is made on two workers",
     "disable_log_stats": "load is balanced by these statistics",
+    "enable_lora": _LORA,
+    "max_loras": _LORA,
+    "max_cpu_loras": _LORA,
+    "max_lora_rank": _LORA,
+    "default_mm_loras": "which adapter a request gets is its `model` alone",
 }
 SERVER_ARGS_SET_BY_BATON: Mapping[str, str] = {
     "model": _MODEL,
@@ -32,6 +38,7 @@ SERVER_ARGS_SET_BY_BATON: Mapping[str, str] = {
     "port": _LISTENS,
     "uds": _LISTENS,
     "api_server_count": "the number of servers is `replicas` of `router`",
+    "lora_modules": _LORA,
     "headless": "a router is nothing but a server",
     "api_key": "clients' keys are `router.api_keys`: kept out of this file, changed without a restart, and needed on every path",
 }
@@ -39,6 +46,7 @@ ENVIRONMENT_SET_BY_BATON: Mapping[str, str] = {
     "VLLM_ALLOW_INSECURE_SERIALIZATION": "nothing that comes from a socket is ever unpickled",
     "VLLM_API_KEY": "clients' keys are `router.api_keys`",
     "VLLM_SERVER_DEV_MODE": "its routes stop engines and call anything in them; none is served",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "clients would name files to load; adapters that come later are put into `lora.directory`",
     "VLLM_NIXL_SIDE_CHANNEL_PORT": "every worker gets a free port of its own",
     "VLLM_NIXL_SIDE_CHANNEL_HOST": "it follows `host`, at the top of args",
 }

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from core.arguments import EngineArgs, Environment, PoolEngineArgs, ServerArgs
 from core.autoscaling_config import AutoscalingConfig
+from core.lora_config import LoraConfig
 from core.section import Section
 from core.tracing_config import TracingConfig
 from core.worker import Role
@@ -354,6 +355,8 @@ class ModelConfig(Section):
     """A model directory that every node sees, a hub name, or ``demo`` for the small random model Baton builds itself."""
     served_model_name: str | None = Field(default=None, min_length=1)
     """The name clients ask for. Unset: ``model`` as it is written."""
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    """Adapters of the model, which clients ask for by name as they ask for the model."""
     engine: EngineConfig = Field(default_factory=EngineConfig)
     """What every engine of both pools shares."""
     prefill: PoolConfig = Field(default_factory=PoolConfig)
@@ -382,9 +385,17 @@ class ModelConfig(Section):
         return self.prefill if role is Role.PREFILL else self.decode
 
     def engine_args(self, role: Role) -> dict[str, Any]:
-        """vLLM engine arguments of a pool: the shared ones, the pool's over them, and its tensor parallel size."""
+        """vLLM engine arguments of a pool: the shared ones, the pool's over them, its tensor parallel size, and room for adapters."""
         pool = self.pool(role)
-        return {**self.engine.args, **pool.engine_args, "tensor_parallel_size": pool.tensor_parallel_size}
+        return {**self.engine.args, **pool.engine_args, "tensor_parallel_size": pool.tensor_parallel_size, **self.lora.engine_args}
+
+    @field_validator("lora")
+    @classmethod
+    def _adapters_are_not_the_model(cls, lora: LoraConfig, info: ValidationInfo) -> LoraConfig:
+        name = info.data.get("served_model_name") or info.data.get("model")
+        if name in lora.adapters:
+            raise ValueError(f"`{name}` is what clients call the model itself; give the adapter, or `served_model_name`, another name")
+        return lora
 
     @field_validator("kv_transfer")
     @classmethod

@@ -5,6 +5,7 @@ BatonError
 |- NotReadyError        wait ``retry_after_s`` and try again
 |- WorkerUnfitError     this worker cannot be told to do this; it goes on as it was
 |- WorkerLostError      the worker is gone; what it was doing may be tried elsewhere
+|- AdapterError         this adapter cannot be used as it is; the engine and everything else can
 `- EngineFailedError    the engine could not do this request; do not repeat it blindly
 """
 
@@ -67,6 +68,18 @@ class WorkerLostError(BatonError):
 
     def __str__(self) -> str:
         return f"worker {self.worker} was lost: {self.reason}"
+
+
+class AdapterError(BatonError):
+    """A LoRA adapter could not be loaded. ``reason`` names no path: clients read it."""
+
+    def __init__(self, adapter: str, reason: str) -> None:
+        super().__init__(adapter, reason)
+        self.adapter = adapter
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the adapter `{self.adapter}` cannot be loaded: {self.reason}"
 
 
 class EngineFailedError(BatonError):

@@ -39,6 +39,8 @@ class EngineFacts(msgspec.Struct, frozen=True):
     max_num_batched_tokens: int
     can_sleep: bool = False
     """Whether it can give its memory back, and be woken in less time than it took to load."""
+    adapter_slots: int = 0
+    """LoRA adapters that it can hold at once; 0: it takes none."""
 
 
 class OthersLoad(msgspec.Struct, frozen=True):
@@ -53,6 +55,23 @@ class OthersLoad(msgspec.Struct, frozen=True):
     """Prompt and output tokens of those that decode, all together."""
     queued_tokens: int = 0
     """Prompt tokens that wait at those routers, for whichever worker has room first."""
+
+
+class AdapterLoad(msgspec.Struct, frozen=True):
+    """The LoRA adapters a worker holds. Bounded by its slots."""
+
+    names: tuple[str, ...] = ()
+    """Loaded, or being loaded. The one that was not used for longest is first."""
+    in_use: int = 0
+    """Those that requests are with now: they cannot go."""
+    slots: int = 0
+    load_s: float = 0.0
+    """How long loading one takes there, lately."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no other one can come now."""
+        return self.in_use >= self.slots
 
 
 class WorkerLoad(msgspec.Struct, frozen=True):
@@ -70,6 +89,8 @@ class WorkerLoad(msgspec.Struct, frozen=True):
     """What it does for other routers."""
     step: StepModel | None = None
     """How long its steps take, fitted to those it has made; None until there were enough."""
+    adapters: AdapterLoad | None = None
+    """None where LoRA is off."""
 
 
 class WorkerCard(msgspec.Struct, frozen=True):

@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+from cluster.adapter_slots import AdapterSlots
+from cluster.adapters import Adapters
 from cluster.admission import Admission
 from cluster.channel import WorkerEnd
 from cluster.leg_spans import LegSpans
@@ -22,6 +24,7 @@ from decode_workers.decode import DecodeLegs
 from deploy import guardian, run_state
 from deploy.model import model_path
 from engine import expected
+from engine.adapters import AdapterCatalogue
 from engine.base import Engine
 from kv_transfer.backend import TransferSettings, transfer_config
 from prefill_workers.admission import PrefillAdmission
@@ -33,11 +36,12 @@ def build_worker(spec: WorkerSpec, node_address: str) -> WorkerRuntime:
     config = BatonConfig.model_validate(spec.config)
     host = config.host or node_address
     pool = config.pool(spec.role)
+    engine = build_engine(config, spec.role, host)
     prefill = PrefillLegs(spec.worker, spec.epoch, config.kv_transfer.lease_s, time.monotonic)
     return WorkerRuntime(
         worker=spec.worker,
         epoch=spec.epoch,
-        engine=build_engine(config, spec.role, host),
+        engine=engine,
         end=WorkerEnd(host, spec.worker_keys, spec.router_keys.public, config.router.worker_timeout_s),
         handlers={LegKind.PREFILL: prefill, LegKind.DECODE: DecodeLegs(), LegKind.WHOLE: WholeLegs()},
         admissions=admissions(pool),
@@ -48,7 +52,16 @@ def build_worker(spec: WorkerSpec, node_address: str) -> WorkerRuntime:
         step_prior=expected.step_model(config, spec.role),
         block_seed=seed_of(spec.router_keys.secret),
         spans=LegSpans(spec.worker, otlp_export(config.tracing, "baton-worker", spec.worker, os.environ), config.tracing.flush_timeout_s),
+        adapters=adapters(config, engine),
     )
+
+
+def adapters(config: BatonConfig, engine: Engine) -> Adapters | None:
+    """None where LoRA is off."""
+    lora = config.lora
+    if not lora.enabled:
+        return None
+    return Adapters(engine, AdapterCatalogue(lora, config.served_name), AdapterSlots(lora.max_loaded, lora.load_s), time.monotonic)
 
 
 def admissions(pool: PoolConfig) -> dict[LegKind, list[Admission]]:

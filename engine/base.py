@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from core.adapter import Adapter
 from core.ids import LegId
 from core.step_model import StepWork
 from core.worker import EngineFacts
@@ -123,6 +124,16 @@ class Engine(ABC):
     @abstractmethod
     async def utility(self, method: str, *args: Any) -> Any:
         """Calls one of the engine core's own utilities, e.g. ``reset_prefix_cache``. Raises EngineFailedError."""
+
+    @abstractmethod
+    async def load_adapter(self, adapter: Adapter) -> None:
+        """Loads it from this node, between two steps: everybody waits meanwhile. Loaded already is no error. It takes up one of
+        ``EngineFacts.adapter_slots`` until it is unloaded; the caller sees to it that one is free. Raises AdapterError, and then nothing
+        has changed; EngineFailedError."""
+
+    @abstractmethod
+    async def unload_adapter(self, name: str) -> None:
+        """Gives its slot free. Only while no request is with it. Unknown ones are ignored. Raises EngineFailedError."""
 
     @abstractmethod
     async def sleep(self) -> None:

@@ -23,6 +23,8 @@ class BlocksStored(msgspec.Struct, frozen=True):
     token_ids: Sequence[int]
     salt: str | None
     """What the first block of a prompt is hashed with beside its tokens; None where ``parent`` is set."""
+    adapter: str | None = None
+    """The LoRA adapter that all of them are computed with."""
 
 
 class BlocksRemoved(msgspec.Struct, frozen=True):
@@ -46,6 +48,11 @@ def hash_block(parent: BlockHash | None, token_ids: Sequence[int], salt: str | N
     elif salt is not None:
         digest.update(salt.encode())
     return BlockHash(int.from_bytes(digest.digest(), "big"))
+
+
+def root_of(adapter: str | None, salt: str | None) -> str | None:
+    """What the first block of a prompt with this adapter and salt is hashed with, in ``salt``'s place."""
+    return salt if adapter is None else f"{adapter}\0{salt or ''}"
 
 
 class BlockPool:

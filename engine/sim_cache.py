@@ -59,7 +59,7 @@ class SequenceCache:
             return
         parent, salt = (hashes[first - 1], None) if first else (None, sequence.request.salt)
         token_ids = sequence.content.token_ids(first * self._size, named * self._size)
-        self._pool.store(sequence.blocks[first:named], BlocksStored(hashes[first:], parent, token_ids, salt))
+        self._pool.store(sequence.blocks[first:named], BlocksStored(hashes[first:], parent, token_ids, salt, sequence.request.adapter))
 
     def drop(self, sequence: SimSequence) -> None:
         """Takes all blocks back; the sequence has computed nothing then."""

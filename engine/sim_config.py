@@ -52,6 +52,10 @@ class SimulatedEngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=T
     startup_s: float = 0.0
     wake_s: float | None = None
     """How long it takes to wake from its sleep; None: it cannot sleep."""
+    adapter_slots: int = 0
+    """LoRA adapters it holds at once; what ``lora`` of the configuration says, where that is on."""
+    adapter_load_s: float = 0.05
+    """How long loading one takes. The engine makes no step meanwhile."""
     slowdown: float = 1.0
     """Wall seconds in one of the simulation's: steps, links, leases and the start all take so many times as long, and the routers' clocks
     go as slow (``core.pace``), so that a large cluster runs truly on a small machine. What is told in seconds is the simulation's."""
@@ -70,7 +74,15 @@ class SimulatedEngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=T
         ):
             if getattr(self, name) <= 0:
                 raise ConfigError("must be above 0", name)
-        for name in ("mean_output_tokens", "kv_bytes_per_token", "link_gbps", "link_latency_s", "startup_s"):
+        for name in (
+            "mean_output_tokens",
+            "kv_bytes_per_token",
+            "link_gbps",
+            "link_latency_s",
+            "startup_s",
+            "adapter_slots",
+            "adapter_load_s",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError("must not be below 0", name)
         if (self.wake_s or 0.0) < 0:
@@ -89,7 +101,8 @@ class SimulatedEngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=T
     @classmethod
     def of_config(cls, config: BatonConfig, host: str) -> SimulatedEngineConfig:
         """As ``engine.simulated`` has it. Raises ConfigError."""
-        options = {"host": host, "lease_s": config.kv_transfer.lease_s, **config.engine.simulated}
+        slots = config.lora.max_loaded if config.lora.enabled else 0
+        options = {"host": host, "lease_s": config.kv_transfer.lease_s, "adapter_slots": slots, **config.engine.simulated}
         try:
             return msgspec.convert(options, cls)
         except msgspec.ValidationError as error:
@@ -106,4 +119,5 @@ class SimulatedEngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=T
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,
             can_sleep=self.wake_s is not None,
+            adapter_slots=self.adapter_slots,
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from engine.sim_blocks import BlockHash, hash_block
+from engine.sim_blocks import BlockHash, hash_block, root_of
 from engine.sim_tokens import TokenRule, TokenStream
 
 
@@ -29,7 +29,7 @@ class LengthPrompt(msgspec.Struct, frozen=True):
 class TokenContent:
     """Real tokens: each is drawn when it is due, so nobody knows before where the output ends."""
 
-    __slots__ = ("_barred", "_barred_early", "_hashes", "_min_length", "_salt", "_stream", "_tokens")
+    __slots__ = ("_barred", "_barred_early", "_hashes", "_min_length", "_root", "_stream", "_tokens")
 
     known_end = False
 
@@ -41,12 +41,14 @@ class TokenContent:
         stop_token_ids: frozenset[int],
         eos_token_id: int | None,
         min_length: int,
+        adapter: str | None = None,
     ) -> None:
-        """``tokens`` are the given ones; no stop token is drawn before there are ``min_length`` in all."""
+        """``tokens`` are the given ones; no stop token is drawn before there are ``min_length`` in all. With another LoRA ``adapter``
+        other tokens are drawn."""
         self._tokens = tokens
         self._hashes: list[BlockHash] = []
-        self._salt = salt
-        self._stream = TokenStream(rule, tokens)
+        self._root = root_of(adapter, salt)
+        self._stream = TokenStream(rule, [*(adapter or "").encode(), *tokens])
         self._min_length = min_length
         stops = stop_token_ids | ({eos_token_id} if eos_token_id is not None else frozenset())
         never = {rule.eos_token_id} if eos_token_id is None and rule.eos_token_id is not None else frozenset()
@@ -64,7 +66,7 @@ class TokenContent:
         """The hashes of the first ``full_blocks`` blocks; each is computed once."""
         for index in range(len(self._hashes), full_blocks):
             block = self._tokens[index * block_size_tokens : (index + 1) * block_size_tokens]
-            self._hashes.append(hash_block(self._hashes[-1] if self._hashes else None, block, self._salt))
+            self._hashes.append(hash_block(self._hashes[-1] if self._hashes else None, block, self._root))
         return self._hashes[:full_blocks]
 
     def token_ids(self, start: int, end: int) -> Sequence[int]:

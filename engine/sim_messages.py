@@ -35,9 +35,9 @@ def remote_prompt(params: dict[str, Any], prompt_tokens: int) -> RemotePrompt | 
 
 
 def to_sim_request(request: EngineCoreRequest, max_model_len: int) -> SimRequest | None:
-    """The request as the scheduler takes it; None where the simulated engine cannot do it (pooling, embeddings, LoRA)."""
+    """The request as the scheduler takes it; None where the simulated engine cannot do it (pooling, embeddings)."""
     sampling, prompt = request.sampling_params, request.prompt_token_ids
-    if sampling is None or prompt is None or request.lora_request is not None:
+    if sampling is None or prompt is None:
         return None
     params = transfer_params(request)
     return SimRequest(
@@ -49,6 +49,7 @@ def to_sim_request(request: EngineCoreRequest, max_model_len: int) -> SimRequest
         stop_token_ids=frozenset(sampling.stop_token_ids or ()),
         eos_token_id=None if sampling.ignore_eos else sampling.eos_token_id,
         salt=request.cache_salt,
+        adapter=request.lora_request.lora_name if request.lora_request is not None else None,
         keep=bool(params.get("do_remote_decode")),
         remote=remote_prompt(params, len(prompt)),
         priority=request.priority,
@@ -99,13 +100,19 @@ def _to_event(event: BlockEvent, block_size_tokens: int) -> BlockStored | BlockR
             block_size=block_size_tokens,
             lora_id=None,
             medium=_MEDIUM,
-            lora_name=None,
-            extra_keys=[(event.salt,) if event.salt is not None and not index else None for index in range(len(event.hashes))],
+            lora_name=event.adapter,
+            extra_keys=[_extra_keys(event, first=not index) for index in range(len(event.hashes))],
             group_idx=0,
         )
     if isinstance(event, BlocksRemoved):
         return BlockRemoved(block_hashes=list(event.hashes), medium=_MEDIUM, group_idx=0)
     return AllBlocksCleared()
+
+
+def _extra_keys(event: BlocksStored, *, first: bool) -> tuple[str, ...] | None:
+    """What a block is hashed with beside tokens, in vLLM's order."""
+    keys = (event.adapter, event.salt if first else None)
+    return tuple(key for key in keys if key is not None) or None
 
 
 def _prefill_stats(counts: PromptCounts) -> PrefillStats:

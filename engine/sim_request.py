@@ -38,6 +38,8 @@ class SimRequest(msgspec.Struct, frozen=True):
     eos_token_id: int | None = None
     """Ends the output where it is sampled; None: nothing does, and the rule's own is not sampled."""
     salt: str | None = None
+    adapter: str | None = None
+    """The LoRA adapter that it is computed with. Blocks of a ``LengthPrompt`` are called otherwise with another one already."""
     keep: bool = False
     """Keep the blocks under a lease when the output ended."""
     remote: RemotePrompt | None = None

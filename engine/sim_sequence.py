@@ -74,7 +74,8 @@ class SimSequence:
             self.content = LengthContent(request.prompt, block_size_tokens)
         else:
             tokens, least = [*request.prompt, *request.emitted], self.prompt_tokens + request.min_tokens
-            self.content = TokenContent(rule, tokens, request.salt, request.stop_token_ids, request.eos_token_id, least)
+            stops = request.stop_token_ids
+            self.content = TokenContent(rule, tokens, request.salt, stops, request.eos_token_id, least, request.adapter)
         self.known_end = self.content.known_end
 
     @property

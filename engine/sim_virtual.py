@@ -48,6 +48,8 @@ class _UnderWay:
     step: Step
     clock: LeapClock
     ends_s: float
+    late_s: float = 0.0
+    """By how much it ends later than ``clock`` says."""
 
     @property
     def leaps(self) -> bool:
@@ -152,6 +154,13 @@ class VirtualEngine:
         self._interrupt(now)
         self._scheduler.pull_failed(leg)
 
+    def held_up(self, seconds: float, now: float) -> None:
+        """Something else has the engine for so long, behind the step under way: that ends as much later. An idle one does not mind."""
+        self._interrupt(now)
+        if self._under_way is not None:
+            self._under_way.late_s += seconds
+            self._under_way.ends_s += seconds
+
     def advance(self, now: float) -> list[Told]:
         """Lives until ``now``, that moment included; what was told on the way, oldest first."""
         told: list[Told] = []
@@ -190,9 +199,9 @@ class VirtualEngine:
         under_way = self._under_way
         if under_way is None:
             self._called_s = min(self._called_s, now)
-        elif under_way.leaps:
+        elif under_way.leaps and not under_way.late_s:  # one that is late has been cut to its step already
             self._scheduler.cut(under_way.step, under_way.clock.boundary_after(now))
-            under_way.ends_s = under_way.clock.ends_s(under_way.step.steps)
+            under_way.ends_s = under_way.clock.ends_s(under_way.step.steps) + under_way.late_s
 
 
 def _told(at_s: float, results: Sequence[StepResult], step: Step, samples: Sequence[StepSample]) -> Told:

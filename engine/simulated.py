@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest
 
-from core.errors import EngineFailedError
+from core.adapter import Adapter
+from core.errors import AdapterError, EngineFailedError
 from core.ids import LegId
 from core.pace import Pace
 from core.worker import EngineFacts
@@ -73,6 +74,8 @@ class SimulatedEngine(Engine):
         self._pulls: dict[LegId, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
+        self._adapters: dict[str, None] = {}
+        self._between_steps = asyncio.Lock()
         self._asleep = False
         self._closed = False
 
@@ -90,7 +93,7 @@ class SimulatedEngine(Engine):
         except KeyError as error:
             logger.warning("%s cannot be pulled: its parameters lack %s", request.request_id, error)
             wanted = None
-        if wanted is None:
+        if wanted is None or (wanted.adapter is not None and wanted.adapter not in self._adapters):
             self._scheduler.refuse(LegId(request.request_id))
         elif request.abort_immediately:
             self._dismiss(wanted.remote)
@@ -136,6 +139,18 @@ class SimulatedEngine(Engine):
                 return self._asleep
         raise EngineFailedError(f"the simulated engine has no utility {method!r}")
 
+    async def load_adapter(self, adapter: Adapter) -> None:
+        async with self._between_steps:
+            if adapter.name in self._adapters:
+                return
+            if len(self._adapters) >= self._config.adapter_slots:
+                raise AdapterError(adapter.name, f"all {self._config.adapter_slots} slots are taken")
+            await self._sleep(self._config.adapter_load_s)
+            self._adapters[adapter.name] = None
+
+    async def unload_adapter(self, name: str) -> None:
+        self._adapters.pop(name, None)
+
     async def sleep(self) -> None:
         if self._config.wake_s is None:
             raise EngineFailedError("the simulated engine is not configured to sleep; see `wake_s`")
@@ -169,12 +184,16 @@ class SimulatedEngine(Engine):
         """Steps for ever. Whatever goes wrong is told to the reader of ``step``, as it is for an engine process that died."""
         try:
             while True:
-                await self._run_step()
+                async with self._between_steps:
+                    idle = await self._run_step()
+                if idle:
+                    await self._idle()
         except Exception as error:
             logger.exception("the simulated engine failed")
             self._close_outboxes(EngineFailedError(f"the simulated engine failed: {error!r}"))
 
-    async def _run_step(self) -> None:
+    async def _run_step(self) -> bool:
+        """Makes one step; whether there was nothing to compute."""
         self._wake.clear()
         now_s = self._clock()
         step = self._scheduler.schedule(now_s)
@@ -194,7 +213,7 @@ class SimulatedEngine(Engine):
         self._tell(self._scheduler.finish(step, self._clock()))
         if not step.chunks:
             self._due_s = None
-            await self._idle()
+        return not step.chunks
 
     async def _idle(self) -> None:
         """Waits until somebody calls, or the next lease ends."""

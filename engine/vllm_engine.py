@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import zmq
 import zmq.asyncio
 
-from core.errors import EngineFailedError
+from core.adapter import Adapter, adapter_number
+from core.errors import AdapterError, EngineFailedError
 from core.ids import LegId
 from core.step_model import StepWork
 from core.worker import EngineFacts
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from vllm.v1.metrics.stats import SchedulerStats
 
     from engine.vllm_metrics import VllmMetrics
+
+log = logging.getLogger(__name__)
 
 RELEASE_KEY = "baton_release"
 """In ``kv_transfer_params`` of a request added with ``abort_immediately``: the legs to release. ``kv_transfer.connector`` reads it."""
@@ -105,6 +109,7 @@ class VllmEngine(Engine):
             max_num_seqs=config.scheduler_config.max_num_seqs,
             max_num_batched_tokens=config.scheduler_config.max_num_batched_tokens,
             # Memory that sleep gives back and maps anew is memory that NIXL's peers still read: no engine that hands over sleeps as yet.
+            adapter_slots=config.lora_config.max_loras if config.lora_config is not None else 0,
             can_sleep=config.model_config.enable_sleep_mode and self._kv_transfer is None,
         )
 
@@ -182,6 +187,23 @@ class VllmEngine(Engine):
     async def utility(self, method: str, *args: Any) -> Any:
         with _as_engine_failure():
             return await self._core.call_utility_async(method, *args)
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        from engine.vllm_lora import engine_lora
+
+        try:
+            await self._core.add_lora_async(engine_lora(adapter))
+        except EngineDeadError as error:
+            raise EngineFailedError(f"{type(error).__name__}: {error}") from error
+        except Exception as error:  # whatever reading files and shaping tensors raises: vLLM sends it back as text
+            log.warning("the adapter %s cannot be loaded from %s: %s", adapter.name, adapter.path, error)
+            raise AdapterError(adapter.name, str(error).replace(adapter.path, adapter.name)) from error
+
+    async def unload_adapter(self, name: str) -> None:
+        with _as_engine_failure():
+            await self._core.remove_lora_async(adapter_number(name))
 
     async def sleep(self) -> None:
         # Not with NIXL: it has the cache's memory registered with the network, as its peers have, and what vLLM gives back and takes

@@ -26,6 +26,7 @@ _UNFED = (
     "vllm:e2e_request_latency_seconds",
     "vllm:engine_sleep_state",
     "vllm:inter_token_latency_seconds",
+    "vllm:lora_requests_info",
     "vllm:mm_cache_",
     "vllm:request_",
     "vllm:time_to_first_token_seconds",

@@ -240,7 +240,8 @@ class Dispatcher:
                 if message.busy:
                     self._workers.refused(worker, message.reason, now_s)
                 self._foresight.refused(owner, worker)
-                self._leg_refused(owner, e.Refused(message.leg, f"{worker} refused: {message.reason}", message.busy))
+                reason = message.reason if message.final else f"{worker} refused: {message.reason}"
+                self._leg_refused(owner, e.Refused(message.leg, reason, message.busy, message.final))
         elif isinstance(message, Failed):
             for leg in message.legs:
                 if (owner := self._legs.owner(leg)) is not None:

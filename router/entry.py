@@ -80,6 +80,12 @@ class Entry:
             self.note.text = in_short(self.timeline.decisions[-1])
 
     @property
+    def adapter(self) -> str | None:
+        """The LoRA adapter that it asks for."""
+        lora = self.request.lora_request
+        return lora.lora_name if lora is not None else None
+
+    @property
     def hits(self) -> Mapping[WorkerId, int]:
         """Tokens that workers had of its prompt when it was planned."""
         return self.asked.hits if self.asked is not None else {}

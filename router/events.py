@@ -72,6 +72,8 @@ class Refused:
     reason: str
     busy: bool = False
     """For want of room, as against for good."""
+    final: bool = False
+    """Nobody can do the request."""
 
 
 @dataclass(frozen=True, slots=True)

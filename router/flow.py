@@ -205,6 +205,8 @@ class Flow:
     def _refused(self, refused: Refused) -> list[Instruction]:
         """Nothing of the leg was done. A prompt that is computed and kept is offered to another decode worker."""
         worker = self._running.pop(refused.leg)
+        if refused.final:
+            return self._end(Fail(FailKind.ENGINE, refused.reason))
         if not refused.busy:  # one that is only full is still worth waiting for
             self._excluded.add(worker)
         return [self._ask()]

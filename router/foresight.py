@@ -14,6 +14,7 @@ from router.entry import Entry
 from router.plan import SLACKS, Ask
 from router.predict.links import LinkModel
 from router.predict.predictor import Predictor
+from router.prefix.adapter_promises import AdapterPromises
 from router.prefix.prefixes import Prefixes
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Foresight:
         """``model`` is what clients call it: answers of another model have other lengths."""
         self.predictor = predictor or Predictor()
         self.prefixes = prefixes or Prefixes()
+        self._adapters = AdapterPromises()
         self._model = model
 
     @classmethod
@@ -50,11 +52,13 @@ class Foresight:
     def left(self, worker: WorkerId) -> None:
         """It is none any more."""
         self.prefixes.leave(worker)
+        self._adapters.forget(worker)
         self.predictor.forget(worker)
 
     def lost(self, worker: WorkerId) -> None:
         """It cannot be reached now."""
         self.prefixes.lost(worker)
+        self._adapters.forget(worker)
 
     def heard(self, worker: WorkerId, message: FromWorker, now: float) -> WantKV | None:
         """Any message of a worker, in order; what is returned is to be sent to it."""
@@ -71,7 +75,8 @@ class Foresight:
         flow, timeline, service = entry.flow, entry.timeline, entry.service
         emitted = len(flow.emitted)
         left = timeline.max_tokens - emitted
-        like = (self._model, service.tenant, timeline.prompt_tokens, timeline.max_tokens, emitted)
+        adapter = entry.adapter
+        like = (adapter or self._model, service.tenant, timeline.prompt_tokens, timeline.max_tokens, emitted)
         return Ask(
             flow.request,
             entry.context_tokens,
@@ -88,6 +93,8 @@ class Foresight:
             ttft_s=service.ttft_s,
             tpot_s=service.tpot_s,
             first_token_early=flow.traits.first_token_counts,
+            adapter=adapter,
+            adapter_promised=self._adapters.of(adapter, now) if adapter is not None else frozenset(),
         )
 
     # -- after ---------------------------------------------------------------------------------------------------------
@@ -95,10 +102,14 @@ class Foresight:
     def sent(self, entry: Entry, worker: WorkerId, now: float) -> None:
         """A leg was sent there: its prompt will be cached there soon."""
         self.prefixes.sent(worker, entry.keys, now)
+        if entry.adapter is not None:
+            self._adapters.made(worker, entry.adapter, now)
 
     def refused(self, entry: Entry, worker: WorkerId) -> None:
         """It was not taken."""
         self.prefixes.refused(worker, entry.keys)
+        if entry.adapter is not None:
+            self._adapters.broken(worker, entry.adapter)
 
     def handed_over(self, entry: Entry) -> None:
         """The decode worker's first token came: what was moved is in the timeline."""
@@ -124,7 +135,7 @@ class Foresight:
         timeline, chosen, asked = entry.timeline, entry.chosen, entry.asked
         predicted = asked.expected_tokens if asked is not None and timeline.attempts == 1 else None
         tenant = entry.service.tenant
-        self.predictor.observe_finished(self._model, tenant, timeline.prompt_tokens, timeline.output_tokens, predicted)
+        self.predictor.observe_finished(entry.adapter or self._model, tenant, timeline.prompt_tokens, timeline.output_tokens, predicted)
         happened_s = timeline.tpot_s
         if chosen is not None and happened_s is not None and timeline.attempts == 1:
             ended_s = timeline.began_s + (timeline.finished_s or 0.0)

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from vllm.config import VllmConfig
+from vllm.config.lora import LoRAConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
@@ -24,6 +25,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
+from engine.adapters import AdapterCatalogue
+from router.adapters import serve_adapters
 from router.cluster_client import ClusterClient
 from router.unreadable import refuse_unreadable
 
@@ -89,6 +92,7 @@ def front_half_config(model: str, served_name: str, engine_args: Mapping[str, An
         model_config=model_config,
         structured_outputs_config=arguments.create_structured_outputs_config(),
         logging_config=arguments.create_logging_config(),
+        lora_config=LoRAConfig(max_lora_rank=arguments.max_lora_rank, max_loras=arguments.max_loras) if arguments.enable_lora else None,
     )
 
 
@@ -102,9 +106,11 @@ def build_server(model: str, served_name: str, config: VllmConfig, server_args: 
     return app
 
 
-async def connect_server(app: FastAPI, llm: RouterLLM) -> None:
-    """Gives the app its engine client; it can serve afterwards."""
+async def connect_server(app: FastAPI, llm: RouterLLM, adapters: AdapterCatalogue | None = None) -> None:
+    """Gives the app its engine client; it can serve afterwards, ``adapters`` beside the model."""
     await init_app_state(llm, app.state, app.state.args, ("generate",))
+    if adapters is not None:
+        serve_adapters(app.state.openai_serving_models, adapters)
     refuse_unreadable(app.state.online_renderer)
 
 

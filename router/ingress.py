@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import operator
 import os
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import prometheus_client
@@ -49,7 +47,7 @@ class Router:
         for stack, listener, handle in zip(self._stacks, self._listeners, controllers, strict=True):
             app = await stack.connect(ControllerCalls(handle, self.name, await listener.open()), keys)
             name = stack.settings.served_name
-            served[name] = ServedModel(app, partial(operator.eq, name), stack.refused)
+            served[name] = ServedModel(app, stack.serves, stack.refused)
         entrance = Entrance(shared.router.max_body_bytes, keys)
         self._app = app if len(served) == 1 else Models(served, entrance, self.name)
 

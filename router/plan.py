@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from core.ids import RequestId, WorkerId
@@ -45,6 +45,10 @@ class Ask:
     """Its objective for the mean time per output token after the first."""
     first_token_early: bool = True
     """Whether prefill's token is the client's first. If not, the transfer and the decode worker's queue are part of the TTFT."""
+    adapter: str | None = None
+    """The LoRA adapter that it asks for."""
+    adapter_promised: Set[WorkerId] = frozenset()
+    """Workers that were sent something with that adapter just now, and will have it soon."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,7 @@ def baton_routes(
                     "num_blocks": seen.load.num_blocks,
                     "leased_blocks": seen.load.leased_blocks,
                     "stranded_blocks": seen.load.stranded_blocks,
+                    "adapters": seen.load.adapters and list(seen.load.adapters.names),
                     "refused": seen.refused or None,
                     "outstanding_prefill_tokens": seen.outstanding_prefill_tokens,
                     "outstanding_decode_tokens": seen.outstanding_decode_tokens,

@@ -14,6 +14,7 @@ from core.metrics.tally import Reading
 from core.metrics.words import Why
 from core.pace import Pace
 from core.worker import Role
+from engine.adapters import AdapterCatalogue
 from router.balancer.registry import make_balancer
 from router.cluster_client import ClusterClient
 from router.controller_calls import ControllerCalls
@@ -43,6 +44,7 @@ class Stack:
         self._spans = spans
         self._counted_spans = spans if counts_spans else None
         self._client = ClusterClient()
+        self._adapters = AdapterCatalogue(settings.lora, settings.served_name)
         foresight = Foresight.of_config(settings)
         balancer = make_balancer(settings.router.policy, random.Random(), foresight.predictor)
         retry = Retry(settings.router.retry.max_losses, settings.router.retry.backoff_s, random.random)
@@ -58,6 +60,10 @@ class Stack:
     def readings(self) -> Sequence[Reading]:
         """For Prometheus."""
         return readings(self.dispatcher, self._counted_spans)
+
+    def serves(self, name: str) -> bool:
+        """Whether it answers to that name: the model's, or one of its adapters'."""
+        return name == self.settings.served_name or self._adapters.find(name) is not None
 
     def refused(self, why: Why, service: WantedService | None) -> None:
         """Counts a request that came no further than the door."""
@@ -77,7 +83,7 @@ class Stack:
         vllm_config = front_half_config(self._model, settings.served_name, settings.engine_args(Role.PREFILL))
         self._llm = RouterLLM(vllm_config, self._client)
         server = build_server(self._model, settings.served_name, vllm_config, settings.router.server_args)
-        await connect_server(server, self._llm)
+        await connect_server(server, self._llm, self._adapters)
         app = install(
             server,
             self._router,

@@ -11,7 +11,7 @@ from router.dispatcher import Dispatcher
 from router.service import ORDINARY, WantedService, serving
 from simulation.clock import VirtualClock
 from simulation.record import Record
-from simulation.stand_ins import Output, Request, Sampling, Tokens
+from simulation.stand_ins import Lora, Output, Request, Sampling, Tokens
 from simulation.traces import TraceRequest
 
 ROUTER_GONE = "its router ended"
@@ -49,7 +49,8 @@ class SimRouter:
             return record
         self._open[name] = record
         sampling = Sampling(max(self._max_tokens, trace.output_tokens), thinking_token_budget=self._budget_tokens)
-        request: Any = Request(name, trace, Tokens(trace.prompt_tokens), sampling, self._clock.now())
+        lora = Lora(trace.adapter) if trace.adapter else None
+        request: Any = Request(name, trace, Tokens(trace.prompt_tokens), sampling, self._clock.now(), lora_request=lora)
         with serving(service):
             self.dispatcher.add(request)
         return record

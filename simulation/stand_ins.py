@@ -45,6 +45,13 @@ class Sampling:
     thinking_token_budget: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """vLLM's ``LoRARequest``."""
+
+    lora_name: str
+
+
 @dataclass(slots=True)
 class Request:
     """vLLM's ``EngineCoreRequest``. How long the answer will be is in ``trace``, where only the engine looks."""
@@ -58,6 +65,7 @@ class Request:
     prompt_embeds: None = None
     cache_salt: str | None = None
     priority: int = 0
+    lora_request: Lora | None = None
 
 
 @dataclass(slots=True)

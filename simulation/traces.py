@@ -22,13 +22,16 @@ MOONCAKE_TICK_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
-    """One request. ``block_hashes`` name the blocks of its prompt, each with all that is before it; the last may be partial."""
+    """One request. ``block_hashes`` name the blocks of its prompt, each with all that is before it; the last may be partial. With another
+    ``adapter`` they are other blocks, and have other names."""
 
     arrival_s: float
     prompt_tokens: int
     output_tokens: int
     block_hashes: tuple[int, ...] = ()
     tenant: str = ""
+    adapter: str = ""
+    """The LoRA adapter it asks for; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from engine.sim_request import Emitted, KeptPrompt
 from engine.sim_virtual import Told, VirtualEngine
 from engine.vllm_outputs import error_output, finish_reason
 from kv_transfer.lease import Lease, LeaseTable
+from simulation.adapters import SimAdapters
 from simulation.clock import VirtualClock
 from simulation.kv_network import KVNetwork
 from simulation.kv_news import KVNews
@@ -76,6 +77,7 @@ class SimWorker:
         self.engine = engine
         self.links: dict[RouterId, SimLink] = {}
         self.legs = LegBook()
+        self.adapters = SimAdapters(engine)
         self.leases = LeaseTable()
         self.pulls = Pulls(card.worker, engine, clock, network, self._live, pull_timeout_s)
         self._clock = clock
@@ -142,6 +144,7 @@ class SimWorker:
             stranded_blocks=self.leases.stranded_blocks(now_s),
             others=others,
             step=self._step,
+            adapters=self.adapters.load(self.legs.adapters_in_use),
         )
 
     # -- from routers --------------------------------------------------------------------------------------------------
@@ -170,10 +173,25 @@ class SimWorker:
         if reason is not None:
             self.links[router].tell(Refused(add.leg, self.card.epoch, reason, busy=True))
             return
-        self.legs.enter(router, add)
+        adapter = request.lora_request.lora_name if request.lora_request is not None else None
+        wait_s = 0.0 if adapter is None else self.adapters.wait_s(adapter, self.legs.uses, self._clock.now())
+        if wait_s is None:
+            self.links[router].tell(Refused(add.leg, self.card.epoch, "requests with other adapters have all slots"))
+            return
+        self.legs.enter(router, add, adapter)
         if completes(add, request):
             self._completing.add(add.leg)
-        self.engine.add(engine_request(add, request), self._clock.now())
+        if wait_s:
+            self._clock.later(wait_s, lambda: self._add_late(add, request))
+        else:
+            self.engine.add(engine_request(add, request), self._clock.now())
+
+    def _add_late(self, add: AddLeg, request: Request) -> None:
+        """Its adapter is there."""
+        self._live()
+        if self.legs.get(add.leg) is not None:  # else it was aborted meanwhile
+            self.engine.add(engine_request(add, request), self._clock.now())
+        self._live()
 
     def _abort(self, leg: LegId) -> None:
         now_s = self._clock.now()

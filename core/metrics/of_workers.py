@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.metrics import bounds
 from core.metrics.entry import counter, gauge, histogram
-from core.metrics.words import LegRefusal, SpanFate, StepKind, values
+from core.metrics.words import AdapterFate, LegRefusal, SpanFate, StepKind, values
 
 RUNNING = gauge("baton_worker_running_requests", (), "Requests in the engine's batch", "at `max_num_seqs`: the next ones wait")
 WAITING = gauge(
@@ -61,7 +61,21 @@ TRACE_SPANS = counter(
     "as for `baton_router_trace_spans_total`",
 )
 
+LOADED_ADAPTERS = gauge(
+    "baton_worker_loaded_adapters",
+    (),
+    "LoRA adapters it holds",
+    "at `lora.max_loaded` is usual; see the loads",
+)
+ADAPTER_LOADS = counter(
+    "baton_worker_adapter_loads_total",
+    ("result",),
+    f"LoRA adapters it was to load. `result`: {values(AdapterFate)}",
+    "`loaded` grows steadily: more adapters are asked for than fit, raise `lora.max_loaded`; `failed`: its log says why, docs/lora.md",
+)
+
 OF_WORKERS = (
     *(RUNNING, WAITING, LEGS, BLOCKS, FREE_BLOCKS, LEASED_BLOCKS, STRANDED_BLOCKS, DRAINING),
     *(EXPIRED_LEASES, REFUSED_LEGS, RECEIVED_BYTES, COMPUTED_TOKENS, STEP, TRACE_SPANS),
+    *(LOADED_ADAPTERS, ADAPTER_LOADS),
 )

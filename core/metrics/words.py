@@ -127,6 +127,15 @@ class LegRefusal(StrEnum):
     NO_ROOM = "no_room"
     GOING = "going"
     """It drains, or the leg is for another life of it."""
+    ADAPTER = "adapter"
+    """Other requests' adapters have all slots, or its own cannot be loaded."""
+
+
+class AdapterFate(StrEnum):
+    """What became of loading a LoRA adapter."""
+
+    LOADED = "loaded"
+    FAILED = "failed"
 
 
 class End(StrEnum):

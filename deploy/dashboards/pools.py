@@ -132,6 +132,19 @@ def dashboard() -> Dashboard:
                     Query(level(w.DRAINING, by="role"), "{{role}}"),
                     width=8,
                 ),
+                graph(
+                    "LoRA adapters loaded",
+                    "Adapters each worker holds; at lora.max_loaded is usual. Zero where LoRA is off.",
+                    COUNT,
+                    Query(level(w.LOADED_ADAPTERS, by="worker"), "{{worker}}"),
+                ),
+                graph(
+                    "Loads of LoRA adapters",
+                    "Adapters loaded, or not, in each window. Steadily many: more are asked for than fit, raise lora.max_loaded. Any that "
+                    "failed: the worker's log says why; docs/lora.md.",
+                    COUNT,
+                    Query(increase(w.ADAPTER_LOADS, by="role, result"), "{{role}} {{result}}"),
+                ),
             ),
             "Hand-overs": (
                 graph(

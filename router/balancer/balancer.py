@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from core.ids import WorkerId
 from core.worker import Role
+from router.balancer.adapter_load import holders
 from router.balancer.base import KEPT, Policy
 from router.balancer.candidates import TOO_LONG, Alone, candidates
 from router.plan import Ask, Decision, Plan, Scored, View
@@ -21,6 +22,9 @@ _LOOKED_AT = 48
 of k choices), quicker, and routers that know the same do not all see the same best one."""
 _WITH_HITS = 16
 """Those that have most of the prompt in their caches are looked at in any case."""
+
+_WITH_ADAPTER = 16
+"""So many of those that have the request's adapter, likewise."""
 
 
 class Oracle(Protocol):
@@ -111,6 +115,10 @@ class Balancer:
         pools = [pool_of(view, role) for role in Role]
         names = dict.fromkeys([ask.keeper] if ask.keeper is not None and ask.keeper in view else [])
         names |= dict.fromkeys(heapq.nlargest(_WITH_HITS, (worker for worker in ask.hits if worker in view), key=lambda w: ask.hits[w]))
+        names |= dict.fromkeys(self._few(holders(ask, view), _WITH_ADAPTER))
         for pool in pools:
-            names |= dict.fromkeys(self._rng.sample(pool, min(_LOOKED_AT, len(pool))))
+            names |= dict.fromkeys(self._few(pool, _LOOKED_AT))
         return {worker: view[worker] for worker in names} if len(names) < len(view) else view
+
+    def _few(self, workers: Sequence[WorkerId], most: int) -> Sequence[WorkerId]:
+        return self._rng.sample(workers, min(most, len(workers)))

@@ -8,6 +8,7 @@ from enum import Enum, auto
 
 from core.ids import WorkerId
 from core.worker import Role, WorkerState
+from router.balancer.adapter_load import no_slot
 from router.plan import Ask, Plan, View, WorkerView
 from router.room import no_room_for_all, no_room_to_decode, no_room_to_prefill
 
@@ -98,4 +99,4 @@ def _unfit(ask: Ask, worker: WorkerId, seen: WorkerView) -> str | None:
         return "refused this request or was lost under it"
     if ask.prompt_tokens >= card.facts.num_blocks * card.facts.block_size_tokens:
         return f"{TOO_LONG} {card.facts.num_blocks * card.facts.block_size_tokens} tokens only"
-    return None
+    return no_slot(ask, seen)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from core.ids import WorkerId
 from core.step_model import StepModel
 from core.worker import Role
+from router.balancer.adapter_load import NOTHING_TO_LOAD, Loading, loading
 from router.balancer.base import Predictions
 from router.balancer.rate import Rate
 from router.plan import Ask, Plan, Scored, View, WorkerView
 
-TERMS = ("queue", "prefill", "transfer", "admit", "decode", "interference", "misses")
+TERMS = ("queue", "load", "prefill", "transfer", "admit", "decode", "interference", "misses")
 SWITCHES = frozenset({*TERMS, "prefix", "foresight", "alone", "blur"})
 """What an ablation can leave out: terms, and beside them knowledge of caches, of the future, plans with one worker, and what keeps
 routers that see the same from doing the same."""
@@ -56,6 +57,8 @@ class _Place:
     """Tokens that each of the requests there has, on average."""
     free: float
     """The part of its time that it is expected to have for answers."""
+    load: Loading
+    """What it takes until the request's adapter is there."""
     steps: dict[int, _Steps]
     """By the size of the batch."""
 
@@ -77,6 +80,7 @@ class _Prompt:
     """Promises given to others that it probably breaks."""
     unforeseen: float = 0.0
     """What it breaks beyond that: nobody knows who will be handed over behind it, and has to wait for it."""
+    load: Loading = NOTHING_TO_LOAD
 
 
 _KEPT = _Prompt(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -177,7 +181,8 @@ class Pricing:
         stall_s = alone_s - steps * min(model.prefill_base_s, model.decode_base_s)
         prefill_s = stall_s + steps * beside_s if decoding else alone_s
         queue_s = self._queue_s(seen, model, beside_s) + beside_s / 2  # on average half of the step under way is left
-        first = _Prompt(queue_s, prefill_s, queue_s + prefill_s, stall_s, stall_s / steps, decoding * stall_s)
+        total_s = queue_s + place.load.own_s + prefill_s
+        first = _Prompt(queue_s, prefill_s, total_s, stall_s, stall_s / steps, decoding * stall_s, load=place.load)
         if self._counts_misses and stall_s > 0.0:
             comes = self._handed.mean(seen.card.role, self._view, ask.now_s)
             first.breaks = self._broken_by_prompt(place, first, comes)
@@ -231,7 +236,7 @@ class Pricing:
         if found is None:
             place = self._place(worker)
             there, admit_s = self._decode(place, in_s)
-            found = self._decodings_s[worker] = admit_s + there.cost_s - 1e-6 * place.cached
+            found = self._decodings_s[worker] = admit_s + there.cost_s + place.load.cost_s - 1e-6 * place.cached
         return found
 
     def _decode(self, place: _Place, in_s: float) -> tuple[_Steps, float]:
@@ -284,8 +289,9 @@ class Pricing:
         if plan.is_split:
             missing = ask.prompt_tokens - place.cached
             transfer_s = self._predictions.transfer_s(plan.prefill, plan.decode, missing * self._predictions.kv_bytes_per_token)
+        later = place.load if plan.is_split else NOTHING_TO_LOAD  # by the decode worker, once it is asked
         there, admit_s = self._decode(place, first.total_s + transfer_s)
-        handover_s, step_s = transfer_s + admit_s, there.step_s
+        handover_s, step_s = later.own_s + transfer_s + admit_s, there.step_s
         if ask.first_token_early:
             ttft_s = ask.waited_s + first.total_s
             tpot_s = step_s + handover_s / self._output
@@ -295,8 +301,10 @@ class Pricing:
         slow = self._chance_slow(step_s, handover_s) if plan.is_split else self._chance_held_up(place, tpot_s)
         miss = 1.0 - (1.0 - self._chance_late(plan.prefill, ttft_s, kept)) * (1.0 - slow)
         breaks = first.breaks + there.breaks
+        breaks += self._breaks(place.seen, (later if plan.is_split else first.load).own_s)
         terms = (
             first.queue_s,
+            first.load.cost_s + later.cost_s,
             first.prefill_s,
             transfer_s,
             admit_s,
@@ -346,7 +354,9 @@ class Pricing:
         busy = max(self._share.mean(seen.card.role, self._view, now), self._share.of(worker, now))
         cached = 0 if "prefix" in self._without else min(ask.hits.get(worker, 0), ask.prompt_tokens - 1)
         context = seen.decode_context_tokens / seen.decoding if seen.decoding else 0.0
-        return _Place(worker, seen, model, budget, model.prefill_s(budget, 0, budget), cached, context, 1.0 - min(_BUSY_AT_MOST, busy), {})
+        load = NOTHING_TO_LOAD if "load" in self._without else loading(ask, worker, seen)
+        most_s, free = model.prefill_s(budget, 0, budget), 1.0 - min(_BUSY_AT_MOST, busy)
+        return _Place(worker, seen, model, budget, most_s, cached, context, free, load, {})
 
 
 def _chance(predicted_s: float, promised_s: float) -> float:

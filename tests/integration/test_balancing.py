@@ -197,7 +197,7 @@ async def test_a_decision_can_be_asked_for() -> None:
         assert decided["objective"] == {"ttft_s": 20.0, "tpot_s": 2.0}
         for candidate in decided["candidates"]:
             terms = candidate["terms_s"]
-            assert set(terms) == {"queue", "prefill", "transfer", "admit", "decode", "interference", "misses"}
+            assert set(terms) == {"queue", "load", "prefill", "transfer", "admit", "decode", "interference", "misses"}
             assert sum(terms.values()) == pytest.approx(candidate["cost"], rel=1e-3, abs=1e-4)
             assert (terms["transfer"] > 0) is candidate["split"]
         assert chosen["cached_tokens"]["prefill"] == happened["cached_tokens"] > 0

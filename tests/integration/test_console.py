@@ -168,7 +168,7 @@ async def test_a_decision_opens_by_keyboard(browser: Browser) -> None:
         await row.locator("summary").focus()
         await watched.page.keyboard.press("Enter")
         table = row.get_by_role("table")
-        for column in ("queue", "prefill", "transfer", "admit", "decode", "interference", "misses", "Cost"):
+        for column in ("queue", "load", "prefill", "transfer", "admit", "decode", "interference", "misses", "Cost"):
             await expect(table.get_by_role("columnheader", name=column, exact=True)).to_be_visible()
         await expect(table.get_by_role("row").filter(has_text="all on decode-0")).to_be_visible()
         await expect(table.get_by_role("row").filter(has_text="prefill-0 → decode-0")).to_be_visible()

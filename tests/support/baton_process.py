@@ -17,7 +17,7 @@ import httpx
 from tests.support.cluster_process import BATON, serve_file
 from tests.support.processes import ServerProcess, free_port, wait_until
 
-START_LIMIT_S = 180.0
+START_LIMIT_S = 400.0
 STOP_LIMIT_S = 90.0
 MODEL = "demo"
 

@@ -20,15 +20,18 @@ from cluster.messages import LegKind
 from cluster.runtime import WorkerRuntime
 from cluster.span_export import SpanExport
 from cluster.whole import WholeLegs
+from core.adapter import Adapter
 from core.block_keys import seed_of
-from core.config import PoolConfig
+from core.config import BatonConfig, PoolConfig
 from core.ids import Epoch, RequestId, RouterId, WorkerId
+from core.lora_config import LoraConfig
 from core.worker import Role, WorkerCard, WorkerState
 from decode_workers.decode import DecodeLegs
-from deploy.worker import admissions
+from deploy.worker import adapters, admissions
 from engine.sim_config import SimulatedEngineConfig
 from engine.sim_timing import ConstantTime
 from engine.simulated import SimulatedEngine
+from engine.vllm_lora import named_lora
 from prefill_workers.prefill import PrefillLegs
 from router.balancer.registry import make_balancer
 from router.dispatcher import Dispatcher
@@ -107,6 +110,7 @@ class MiniWorker:
         silence_s: float = SILENCE_S,
         pulse_s: float = BEAT_S,
         spans: SpanExport | None = None,
+        lora: LoraConfig | None = None,
     ) -> None:
         self.name, self.role, self.epoch = WorkerId(name), role, Epoch(epoch)
         self.gate = Gate()
@@ -123,6 +127,7 @@ class MiniWorker:
             clock=lambda: time.monotonic() + self.ahead_s,
             block_seed=seed_of(router_keys.secret),
             spans=LegSpans(self.name, spans, flush_timeout_s=10.0),
+            adapters=None if lora is None else adapters(BatonConfig(model="demo", lora=lora), self.engine),
         )
         self.alive = True
         self._closed = False
@@ -210,9 +215,12 @@ class MiniRouter:
             self.outputs.setdefault(output.request_id, []).append(output)
             self.on_output(output)
 
-    def send(self, name: str, prompt: list[int], max_tokens: int, client: str | None = None, **sampling: Any) -> None:
+    def send(
+        self, name: str, prompt: list[int], max_tokens: int, client: str | None = None, adapter: str | None = None, **sampling: Any
+    ) -> None:
         """A client's request."""
         request: EngineCoreRequest = ask(name, prompt, max_tokens, **sampling)
+        request.lora_request = None if adapter is None else named_lora(Adapter(adapter, adapter))
         request.external_req_id = client or f"client-{name}"
         self.dispatcher.add(request)
 
@@ -256,6 +264,8 @@ class MiniCluster:
         """What routers are told of workers that are not there yet."""
         self.spans: Callable[[str], SpanExport | None] = lambda worker: None
         """What a worker that is added sends the spans of traced legs with; it closes that at its end."""
+        self.lora: LoraConfig | None = None
+        """The adapters of workers that are added."""
         self._ended: list[MiniWorker] = []
 
     async def start(
@@ -286,9 +296,8 @@ class MiniCluster:
             "link_answer_s": 0.3,
             "lease_s": LEASE_S,
         }
-        worker = MiniWorker(
-            name, role, epoch, self.directory.keys, SimulatedEngineConfig(**(settings | config)), pool, spans=self.spans(name)
-        )
+        engine = SimulatedEngineConfig(**(settings | config))
+        worker = MiniWorker(name, role, epoch, self.directory.keys, engine, pool, spans=self.spans(name), lora=self.lora)
         await worker.start()
         if name in self.workers:
             self._ended.append(self.workers[name])

@@ -15,7 +15,7 @@ import httpx
 from deploy.demo_model import ensure_demo_model
 from tests.support.processes import ServerProcess, free_port
 
-START_LIMIT_S = 180.0
+START_LIMIT_S = 400.0
 STOP_LIMIT_S = 60.0
 MODEL = "demo"
 
@@ -37,8 +37,9 @@ class ReferenceServer:
 
 
 @contextlib.contextmanager
-def reference_up() -> Iterator[ReferenceServer]:
-    """Serves the demo model with the arguments that ``baton_process.ARGS`` gives Baton's engines and router, every prompt in one step."""
+def reference_up(*more: str) -> Iterator[ReferenceServer]:
+    """Serves the demo model with the arguments that ``baton_process.ARGS`` gives Baton's engines and router, every prompt in one step;
+    and with ``more``."""
     home = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))
     port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
@@ -46,7 +47,7 @@ def reference_up() -> Iterator[ReferenceServer]:
     command += ["--enforce-eager", "--dtype", "float32", "--max-model-len", "4096", "--enable-prompt-tokens-details"]
     command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     # On the CPU, vLLM's own engine ends when a seeded prompt comes in chunks. Room for several prompts at once.
-    command += ["--max-num-batched-tokens", "16384"]
+    command += ["--max-num-batched-tokens", "16384", *more]
     process = ServerProcess(command, home, ENVIRONMENT)
     url = f"http://127.0.0.1:{port}"
 

@@ -16,9 +16,11 @@ from fastapi import FastAPI
 
 from cluster.span_export import SpanExport
 from core.ids import RouterId
+from core.lora_config import LoraConfig
 from core.trace import Export
 from core.worker import WorkerState
 from deploy.demo_model import ensure_demo_model
+from engine.adapters import AdapterCatalogue
 from engine.sim_timing import ConstantTime
 from router.balancer.registry import make_balancer
 from router.cluster_client import ClusterClient
@@ -80,13 +82,14 @@ async def router_server(
     status: Status | None = None,
     export: Export | None = None,
     spans: Callable[[str], SpanExport | None] = lambda worker: None,
+    lora: LoraConfig | None = None,
     **installed: Any,
 ) -> AsyncIterator[RouterServer]:
     """Serves until left. ``status`` stands in for the controller; ``export`` is where spans of the router go, ``spans`` what workers send
     theirs with; ``installed`` are keyword arguments of ``install``, e.g. ``max_body_bytes``."""
     model = str(ensure_demo_model())
     cluster = MiniCluster()
-    cluster.spans = spans
+    cluster.spans, cluster.lora = spans, lora
     await cluster.start(1, 1, 0, **{**SIMULATED, **(simulated or {})})
     client = ClusterClient()
     foresight = Foresight(MODEL)
@@ -94,10 +97,11 @@ async def router_server(
     dispatcher = Dispatcher(balancer, client.deliver, time.monotonic, limits=limits, foresight=foresight)
     members = Members(RouterId("router-0"), dispatcher, cluster.directory.fetch, BEAT_S, SILENCE_S)
     client.connect(dispatcher, members)
-    config = front_half_config(model, MODEL, {"max_model_len": MAX_MODEL_LEN, "dtype": "float32"})
+    args = lora.engine_args if lora is not None else {}
+    config = front_half_config(model, MODEL, {"max_model_len": MAX_MODEL_LEN, "dtype": "float32", **args})
     llm = RouterLLM(config, client)
     app = build_server(model, MODEL, config, SERVER_ARGS)
-    await connect_server(app, llm)
+    await connect_server(app, llm, AdapterCatalogue(lora, MODEL) if lora is not None else None)
 
     async def nothing() -> dict[str, Any]:
         return {}

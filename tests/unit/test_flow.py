@@ -43,6 +43,7 @@ HOLDS = Traits(True, False, "why not")
 WHOLE = Traits(False, False, "why not")
 ONE = Traits(False, True, "")
 RETRY = Retry(max_losses=3, backoff_s=0.1, jitter=lambda: 0.5)
+NO_SUCH = Fail(FailKind.ENGINE, "no such")
 ENGINE_ERROR = Fail(FailKind.ENGINE, "the engine reported an error for this request")
 SPLIT = Planned(Plan(P, D))
 
@@ -156,6 +157,13 @@ TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
     "prefilling, error": (COUNTS, [SPLIT, LegOutput(L0, [], Finish.ERROR)], Phase.DONE, [ENGINE_ERROR, Finished()]),
     "prefilling, refused": (COUNTS, [SPLIT, Refused(L0, "full")], Phase.PLANNING, [ask(P)]),
     "prefilling, refused for want of room": (COUNTS, [SPLIT, Refused(L0, "full", busy=True)], Phase.PLANNING, [ask()]),
+    "prefilling, refused for ever": (COUNTS, [SPLIT, Refused(L0, "no such", final=True)], Phase.DONE, [NO_SUCH, Finished()]),
+    "decoding, refused for ever": (
+        COUNTS,
+        [SPLIT, KEPT, Refused(L1, "no such", final=True)],
+        Phase.DONE,
+        [AbortLeg(L0, P), NO_SUCH, Finished()],
+    ),
     "prefilling, failed": (COUNTS, [SPLIT, LegFailed(L0, "died")], Phase.PLANNING, [ask(P)]),
     "prefilling, asked to move": (COUNTS, [SPLIT, MoveAsked(L0, "x")], Phase.PLANNING, [AbortLeg(L0, P), ask(P)]),
     "prefilling, its worker lost": (COUNTS, [SPLIT, WorkerLost(P, "x")], Phase.PLANNING, [ask(P)]),

@@ -12,7 +12,7 @@ import pytest
 
 from core.ids import Epoch, RequestId, WorkerId
 from core.step_model import StepModel
-from core.worker import EngineFacts, OthersLoad, Role, WorkerCard, WorkerLoad, WorkerState
+from core.worker import AdapterLoad, EngineFacts, OthersLoad, Role, WorkerCard, WorkerLoad, WorkerState
 from router.balancer.balancer import Balancer
 from router.balancer.candidates import candidates
 from router.balancer.joint import Joint
@@ -96,6 +96,7 @@ def test_every_term_is_what_it_says() -> None:
     assert priced.terms == pytest.approx(
         {
             "queue": 2 * 0.01 + 2000 * 1e-4,
+            "load": 0.0,
             "prefill": 0.01 + 1000 * 1e-4,
             "transfer": 500 * 100_000 / 1e9,
             "admit": step_s / 2,
@@ -298,6 +299,9 @@ def test_each_switch_leaves_something_out(switch: str) -> None:
     if switch == "blur":  # between other routers only
         others = OthersLoad(90, 0, 90, 90_000)
         workers = {name: replace(seen, load=msgspec.structs.replace(seen.load, others=others)) for name, seen in workers.items()}
+    if switch == "load":
+        question = replace(question, adapter="poet")
+        workers[P0] = replace(workers[P0], load=msgspec.structs.replace(workers[P0].load, adapters=AdapterLoad(slots=1, load_s=0.1)))
     full, less = joint(), joint(frozenset({switch}))
     if switch == "alone":
         assert {c.plan.is_split for c in less_candidates(less, question, workers)} == {True}

@@ -86,6 +86,22 @@ def test_a_newcomer_ends_a_leap_with_the_step_under_way() -> None:
     assert [(one.leg, told.at_s) for told in engine.advance(60.0) for one in told.emitted] == [(B, 22.0), (B, 23.0), (A, 50.0)]
 
 
+@pytest.mark.parametrize("leaps", [True, False])
+def test_what_holds_it_up_makes_all_later(leaps: bool) -> None:
+    """Once, and the step under way with it, whatever else is asked meanwhile; an engine with nothing to do does not mind."""
+    engine = make(leaps, timing=ConstantTime(1.0))
+    engine.held_up(5.0, 0.0)
+    engine.add(ask(A, output=50), 0.0)
+    engine.advance(20.5)
+    engine.held_up(0.25, 20.5)
+    assert engine.next_event_s == 21.25
+    engine.add(ask(B, output=2, first=100), 21.1)
+    assert engine.next_event_s == 21.25
+    told = [(one.leg, told.at_s) for told in engine.advance(60.0) for one in told.emitted]
+    assert [one for one in told if one[0] == B] == [(B, 22.25), (B, 23.25)]
+    assert told[-1] == (A, 50.25)
+
+
 def test_counts_within_a_leap() -> None:
     """Tokens and free blocks are those of the moment that is asked for, also where nothing was told."""
     engine = make(timing=ConstantTime(1.0))

@@ -6,6 +6,7 @@ import { where } from "./requests.js";
 
 const TERMS = {
   queue: "prompts ahead of it",
+  load: "until its adapter is loaded, and what others lose by that",
   prefill: "its own prompt, less what is cached there",
   transfer: "moving the KV",
   admit: "until the decode worker takes it on",
