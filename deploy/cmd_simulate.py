@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
+import logging
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,21 +53,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--no-cost", action="store_true", help="with --faults: do not run once more without them, to tell what they cost")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there, for programs")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report there, as a page with plots")
+    parser.add_argument("--svg", type=Path, metavar="DIR", help="write the plots there, each as a file")
     parser.add_argument("--seed", type=int, default=1, help="same seed, same result")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import logging
-
     from core.errors import ConfigError
 
-    logging.disable(logging.CRITICAL)  # refused requests are counted, not told
+    print("loading the router and the traffic", file=sys.stderr, flush=True)  # vLLM's front half takes seconds to import
     try:
-        simulation = _simulation(arguments)
-        for file in (arguments.json, arguments.html):
-            if file is not None and not file.parent.is_dir():
-                raise ConfigError(f"there is no folder {file.parent}", str(file))
+        with _nothing_told():
+            simulation = _simulation(arguments)
+        folders = [file.parent for file in (arguments.json, arguments.html) if file is not None] + [arguments.svg] * bool(arguments.svg)
+        if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+            raise ConfigError(f"there is no folder {missing[0]}; make it first")
         return _report(simulation, arguments)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -109,26 +113,47 @@ def _counted(config: BatonConfig, arguments: argparse.Namespace) -> BatonConfig:
 
 
 def _report(simulation: Simulation, arguments: argparse.Namespace) -> int:
-    import gc
-
     import msgspec
 
-    from simulation.report_page import page
+    from simulation.report_page import page, plots_of
     from simulation.report_rows import text
 
-    gc.freeze()
-    gc.disable()  # next to nothing in a run is circular, and looking for it takes a third of the time
     teller, began_s = _Teller(), time.monotonic()
-    report = simulation.run(teller.tell, with_cost=not arguments.no_cost)
+    with _nothing_told(), _nothing_collected():
+        report = simulation.run(teller.tell, with_cost=not arguments.no_cost)
     took_s = time.monotonic() - began_s
-    gc.unfreeze()  # or libraries that look for leaks when the process ends find some
     print(text(report))
     print(f"\nsimulated in {took_s:.1f} s: {report.seconds * teller.runs / took_s:,.0f} times as fast as the clock", file=sys.stderr)
     if arguments.json is not None:
         arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     if arguments.html is not None:
         arguments.html.write_text(page(report), encoding="utf-8")
+    if arguments.svg is not None:
+        for name, plot in plots_of(report).items():
+            (arguments.svg / f"{name}.svg").write_text(plot.svg(), encoding="utf-8")
     return 0
+
+
+@contextlib.contextmanager
+def _nothing_told() -> Iterator[None]:
+    """No log: refused requests are counted."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Next to nothing in a run is circular, and looking for it takes a third of the time."""
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()  # or libraries that look for leaks when the process ends find some
 
 
 class _Teller:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from core.ids import WorkerId
 from core.worker import Role
-from router.plan import WorkerView
+from router.plan import View, WorkerView
 
 if TYPE_CHECKING:
     from router.link import WorkerLink
@@ -42,3 +42,8 @@ class Sight(Mapping[WorkerId, WorkerView]):
 
     def __len__(self) -> int:
         return len(self._links)
+
+
+def pool_of(view: View, role: Role) -> list[WorkerId]:
+    """Who has that role, in the view's order."""
+    return view.pool(role) if isinstance(view, Sight) else [worker for worker, seen in view.items() if seen.card.role is role]

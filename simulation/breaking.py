@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from core.ids import WorkerId
 from simulation.elastic import ElasticCluster
@@ -21,7 +22,7 @@ class Breaking:
         self._cluster = cluster
         self._start_up_s = start_up_s
         for fault in faults:
-            cluster.clock.at(fault.at_s, lambda fault=fault: self._break(fault))
+            cluster.clock.at(fault.at_s, partial(self._break, fault))
 
     def _break(self, fault: Fault) -> None:
         cluster, later = self._cluster, self._cluster.clock.later

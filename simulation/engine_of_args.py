@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 from core.config import BatonConfig
 from core.errors import ConfigError
 from core.worker import Role
@@ -23,31 +20,26 @@ _BLOCK_TOKENS = 128
 512, and the last block of an answer is at most so much emptier."""
 _MAX_MODEL_LEN = 131_072
 _LARGE_BYTES, _LARGEST_BYTES = 70 * 2**30, 160 * 2**30
-_MEASURED = re.compile(r"(?P<gpu>[^-]+)-(?P<model>.+)-tp(?P<tp>\d+)")
+_UTILISATION = 0.9
+"""vLLM's ``gpu_memory_utilization``."""
 
 
 def engine_of_args(config: BatonConfig, role: Role) -> SimulatedEngineConfig:
-    """The simulated engine that does as vLLM would. Raises ConfigError where nothing says how much KV fits."""
+    """The simulated engine that does as vLLM would. ``step_times`` must be given. Raises ConfigError where the model does not fit."""
     args = {name.removeprefix("--").replace("-", "_"): value for name, value in config.engine_args(role).items()}
     name = config.pool(role).step_times or config.engine.step_times
-    assert name is not None  # looked at before
-    found = _setup(name)
-    step_tokens, seqs = _budgets(found[1] if found else None)
-    step_tokens = int(args.get("max_num_batched_tokens") or step_tokens)
+    assert name is not None
+    setup, hardware = _setup(name)
+    usual_tokens, usual_seqs = _budgets(hardware)
+    step_tokens = int(args.get("max_num_batched_tokens") or usual_tokens)
     block_tokens = int(args.get("block_size") or _BLOCK_TOKENS)
-    blocks = args.get("num_gpu_blocks_override") or _blocks(found, step_tokens, block_tokens, args)
-    if blocks is None:
-        raise ConfigError(
-            f"nothing says how many tokens of KV a {role} worker has room for, as `{name}` is of no model and GPU whose memory is known; "
-            f"write `num_gpu_blocks_override`, in blocks of {block_tokens} tokens",
-            "engine.args",
-        )
-    longest = min(int(args.get("max_model_len") or _MAX_MODEL_LEN), int(blocks) * block_tokens)
+    utilisation = float(args.get("gpu_memory_utilization") or _UTILISATION)
+    blocks = int(args.get("num_gpu_blocks_override") or _kv_tokens(setup, hardware, step_tokens, utilisation) // block_tokens)
     return SimulatedEngineConfig(
         block_size_tokens=block_tokens,
-        num_blocks=int(blocks),
-        max_model_len=longest,
-        max_num_seqs=int(args.get("max_num_seqs") or seqs),
+        num_blocks=blocks,
+        max_model_len=min(int(args.get("max_model_len") or _MAX_MODEL_LEN), blocks * block_tokens),
+        max_num_seqs=int(args.get("max_num_seqs") or usual_seqs),
         max_num_batched_tokens=step_tokens,
         long_prefill_threshold_tokens=int(args.get("long_prefill_token_threshold") or 0),
         policy=args.get("scheduling_policy", "fcfs"),
@@ -56,36 +48,30 @@ def engine_of_args(config: BatonConfig, role: Role) -> SimulatedEngineConfig:
     )
 
 
-def _budgets(hardware: Hardware | None) -> tuple[int, int]:
+def _budgets(hardware: Hardware) -> tuple[int, int]:
     """vLLM's defaults for tokens per step and requests at once, as a server (``EngineArgs.get_batch_defaults``)."""
-    if hardware is None or hardware.memory_bytes < _LARGE_BYTES or hardware.name.startswith("a100"):
+    if hardware.memory_bytes < _LARGE_BYTES or hardware.name.startswith("a100"):
         return 2048, 256
     return (16_384, 1024) if hardware.memory_bytes >= _LARGEST_BYTES else (8192, 1024)
 
 
-def _setup(name: str) -> tuple[Setup, Hardware] | None:
-    """What is computed on what, as far as a name says; None: its parts are not known here."""
+def _setup(name: str) -> tuple[Setup, Hardware]:
+    """What is computed on what. The models and GPUs of measured names are among those that come with Baton."""
     if registry.is_roofline(name):
         roofline = roofline_by_name(name).roofline
         return roofline.setup, roofline.hardware
-    parts = _MEASURED.fullmatch(name)
-    if parts is None:
-        return None
-    try:
-        return Setup(find_model(parts["model"]), Layout(int(parts["tp"]), 1, 1)), find_hardware(parts["gpu"])
-    except ConfigError:
-        return None
+    registry.timing_by_name(name)  # raises for an unknown one, with the known ones
+    gpu, model_and_tp = name.split("-", 1)
+    model, tp = model_and_tp.rsplit("-tp", 1)
+    return Setup(find_model(model), Layout(int(tp), 1, 1)), find_hardware(gpu)
 
 
-def _blocks(found: tuple[Setup, Hardware] | None, step_tokens: int, block_tokens: int, args: dict[str, Any]) -> int | None:
-    if found is None:
-        return None
-    setup, hardware = found
-    room = memory(setup, hardware, Step((Chunk(float(step_tokens)),)), float(args.get("gpu_memory_utilization") or 0.9))
+def _kv_tokens(setup: Setup, hardware: Hardware, step_tokens: int, utilisation: float) -> int:
+    room = memory(setup, hardware, Step((Chunk(float(step_tokens)),)), utilisation)
     if not room.fits:
         raise ConfigError(
             f"it does not fit on {setup.layout.gpus} x {hardware.name}: each has {room.usable_bytes / 1e9:.0f} GB to use, and weights "
             f"take {room.weight_bytes / 1e9:.0f}; name more GPUs, as in `:tp{2 * setup.layout.tp}`",
             "engine.step_times",
         )
-    return int(room.kv_bytes / kv_bytes_per_sequence(setup, 1.0)) // block_tokens
+    return int(room.kv_bytes / kv_bytes_per_sequence(setup, 1.0))

@@ -109,10 +109,10 @@ def _fault(entry: Any, where: str) -> Fault:
         hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(_KINDS)}"
         raise ConfigError(f"`fault: {kind}` is none; {hint}", where)
     try:
-        return msgspec.convert(entry, Fault)
+        found: Fault = msgspec.convert(entry, Fault)
     except msgspec.ValidationError as error:
-        takes = ", ".join(name for name in ("at_s", *_KINDS[kind].__struct_fields__) if name != _TAG)
-        raise ConfigError(f"{error}; {kind} takes {', '.join(dict.fromkeys(takes.split(', ')))}", where) from None
+        raise ConfigError(f"{error}; {kind} takes {', '.join(_KINDS[kind].__struct_fields__)}", where) from None
+    return found
 
 
 def _unknown(fault: Fault, workers: Mapping[Role, int], routers: int) -> str | None:

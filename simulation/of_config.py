@@ -30,7 +30,7 @@ _TIMELESS = (
 
 
 def spec_of(config: BatonConfig) -> ClusterSpec:
-    """Raises ConfigError where the configuration does not say how long steps take, or how many tokens of KV a worker has room for."""
+    """Raises ConfigError where the configuration does not say how long steps take, or its model does not fit."""
     limits, link = Limits.of_config(config), expected.link(config)
     routers, usual = config.router.replicas, Port()
     pools = [_pool(config, role) for role in Role]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from html import escape
 
 from simulation.report import Report, Slice
@@ -26,7 +27,7 @@ _STYLE = """
 def page(report: Report) -> str:
     """The whole file."""
     tables = "".join(_table(head, entries) for head, entries in rows(report))
-    plots = "".join(f"<figure>{plot.svg()}</figure>" for plot in plots_of(report))
+    plots = "".join(f"<figure>{plot.svg()}</figure>" for plot in plots_of(report).values())
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title(report))}</title>'
     return (
         f'<!doctype html><html lang="en"><head>{head}<style>{_STYLE} figure {{ margin: 0 }}</style></head>'
@@ -34,11 +35,11 @@ def page(report: Report) -> str:
     )
 
 
-def plots_of(report: Report) -> list[Plot]:
-    """Over time, in minutes where that is long."""
+def plots_of(report: Report) -> dict[str, Plot]:
+    """What happened over time, in minutes where that is long; by names for files."""
     course = report.course
     if not course:
-        return []
+        return {}
     unit_s, unit = (60.0, "minutes") if report.seconds > 600 else (1.0, "seconds")
     width_s = course[0].at_s
     marks = [fault.at_s / unit_s for fault in report.faults if fault.happened]
@@ -53,8 +54,8 @@ def plots_of(report: Report) -> list[Plot]:
     late = [each.ttft_p99_s for each in course if each.ttft_p99_s is not None]
     objective_s = report.ttft_objective_s if late and (report.ttft_objective_s or 0.0) <= 1.2 * max(late) else None
     roles = list(report.workers)
-    return [
-        plot(
+    return {
+        "requests": plot(
             "Requests per second",
             "per second",
             [
@@ -63,7 +64,7 @@ def plots_of(report: Report) -> list[Plot]:
                 line("refused or given up", lambda each: each.failed / width_s),
             ],
         ),
-        plot(
+        "ttft": plot(
             "Time to the first token, by arrival",
             "seconds",
             [
@@ -73,11 +74,15 @@ def plots_of(report: Report) -> list[Plot]:
             ],
             objective_s,
         ),
-        plot("Workers", "ready workers", [line(role, lambda each, role=role: float(each.workers[role])) for role in roles]),
-        plot("Part of the time spent in steps", "part", [line(role, lambda each, role=role: each.busy[role]) for role in roles]),
-        plot("Requests in the routers' queues", "requests", [line("waiting", lambda each: float(each.waiting))]),
-        plot("Requests under way", "requests", [line("under way", lambda each: float(each.open))]),
-    ]
+        "workers": plot("Workers", "ready", [line(role, partial(_of_role, "workers", role)) for role in roles]),
+        "busy": plot("Part of the time spent in steps", "part", [line(role, partial(_of_role, "busy", role)) for role in roles]),
+        "queue": plot("Requests in the routers' queues", "requests", [line("waiting", lambda each: float(each.waiting))]),
+        "open": plot("Requests under way", "requests", [line("under way", lambda each: float(each.open))]),
+    }
+
+
+def _of_role(field: str, role: str, each: Slice) -> float:
+    return float(getattr(each, field)[role])
 
 
 def _table(head: str, entries: list[tuple[str, str]]) -> str:

@@ -23,8 +23,8 @@ def spread(values: Iterable[float]) -> Spread:
     ordered = sorted(values)
     if not ordered:
         return Spread(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    at = (percentile(ordered, part) for part in (0.5, 0.9, 0.95, 0.99))
-    return Spread(len(ordered), sum(ordered) / len(ordered), *at, ordered[-1])
+    p50, p90, p95, p99 = (percentile(ordered, part) for part in (0.5, 0.9, 0.95, 0.99))
+    return Spread(len(ordered), sum(ordered) / len(ordered), p50, p90, p95, p99, ordered[-1])
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:

@@ -74,6 +74,7 @@ class SimRouter:
             if output.finish_reason is not None:
                 del self._open[output.request_id]
                 record.ended_s = now_s
+                record.request = replace(record.request, block_hashes=())  # of a million requests they would be gigabytes
                 self._close(output.request_id, record)
 
     def _close(self, name: str, record: Record) -> None:

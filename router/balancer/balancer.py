@@ -14,7 +14,7 @@ from core.worker import Role
 from router.balancer.base import KEPT, Policy
 from router.balancer.candidates import TOO_LONG, Alone, candidates
 from router.plan import Ask, Decision, Plan, Scored, View
-from router.sight import Sight
+from router.sight import pool_of
 
 _LOOKED_AT = 48
 """Of a larger pool, so many workers are looked at, drawn anew for each request: as good as all for balance (Mitzenmacher's power
@@ -108,7 +108,7 @@ class Balancer:
         """A small view of a large cluster: some of each pool, and those with the longest hits."""
         if len(view) <= _LOOKED_AT:
             return view
-        pools = [view.pool(role) if isinstance(view, Sight) else [w for w in view if view[w].card.role is role] for role in Role]
+        pools = [pool_of(view, role) for role in Role]
         names = dict.fromkeys([ask.keeper] if ask.keeper is not None and ask.keeper in view else [])
         names |= dict.fromkeys(heapq.nlargest(_WITH_HITS, (worker for worker in ask.hits if worker in view), key=lambda w: ask.hits[w]))
         for pool in pools:

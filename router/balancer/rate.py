@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from core.ids import WorkerId
 from core.worker import Role
 from router.plan import View
+from router.sight import pool_of
 
 _MEMORY_S = 10.0
 _FRESH_S = 0.1
@@ -49,7 +50,7 @@ class Rate:
         """Of all workers with this role; as it was at most a tenth of a second ago, as it changes in seconds."""
         at_s, found = self._means.get(role, (-math.inf, 0.0))
         if not at_s <= now < at_s + _FRESH_S:
-            parts = [self.of(worker, now) for worker, seen in view.items() if seen.card.role is role]
+            parts = [self.of(worker, now) for worker in pool_of(view, role)]
             found = sum(parts) / len(parts)
             self._means[role] = now, found
         return found

@@ -1,0 +1,313 @@
+"""``baton simulate``: from a configuration and a trace to a report, and what is said of those that cannot be used."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.config import BatonConfig
+from core.errors import ConfigError
+from core.worker import Role
+from deploy.check_config import read
+from deploy.cli import main
+from simulation.faults import KillWorker, read_faults
+from simulation.long_trace import LongRequests
+from simulation.of_config import cluster_of, spec_of
+from simulation.report import Report
+from simulation.report_page import page
+from simulation.report_rows import text
+from simulation.run import Simulation
+from simulation.synthetic import Synthetic
+from simulation.trace_files import read_trace
+from simulation.traces import Trace, TraceRequest
+
+ROOT = Path(__file__).parents[2]
+SIMULATED = {
+    "kind": "simulated",
+    "simulated": {
+        "block_size_tokens": 64,
+        "num_blocks": 1024,
+        "max_model_len": 8192,
+        "timing": {
+            "type": "polynomial",
+            "prefill_base_s": 0.004,
+            "prefill_token_s": 2e-5,
+            "prefill_square_s": 0.0,
+            "decode_base_s": 0.006,
+            "decode_request_s": 1e-5,
+            "decode_context_s": 0.0,
+        },
+    },
+}
+TRAFFIC = "rate=15 isl=1000 osl=60 seconds=8 hit=0.3"
+
+
+def config(**changes):
+    plain = {
+        "model": "demo",
+        "engine": SIMULATED,
+        "kv_transfer": {"backend": "simulated"},
+        "prefill": {"count": 2},
+        "decode": {"count": 2},
+        "objectives": {"ttft_s": 1.0, "tpot_s": 0.05},
+    }
+    return BatonConfig.model_validate(plain | changes)
+
+
+def simulation(seed=1, faults=(), **changes):
+    return Simulation(config=config(**changes), trace=Synthetic.parse(TRAFFIC).trace(random.Random(seed)), faults=faults, seed=seed)
+
+
+def quiet(moment, offered):
+    """Nobody looks."""
+
+
+@pytest.fixture(scope="module")
+def report():
+    return simulation(faults=[KillWorker(at_s=3.0, worker="decode-0", back_after_s=1.0)]).run(quiet)
+
+
+def test_the_same_seed_gives_the_same_report_and_another_one_does_not():
+    """To the last byte."""
+    first, second, other = (msgspec.json.encode(simulation(seed).run(quiet)) for seed in (1, 1, 2))
+    assert first == second
+    assert first != other
+
+
+def test_a_report_adds_up(report):
+    """Every offered request is complete, refused or given up; a slice of time has each of them once."""
+    assert report.offered == report.complete + sum(report.refused.values()) + sum(report.given_up.values())
+    assert report.good <= report.complete == sum(report.plans.values())
+    assert sum(each.offered for each in report.course) == report.offered
+    assert sum(each.good for each in report.course) == report.good
+    assert report.ttft_s.p50 <= report.ttft_s.p90 <= report.ttft_s.p99 <= report.ttft_s.max
+    assert all(0 < part <= 1 for part in report.busy.values())
+    assert 0 < report.hit_share < 1
+    assert report.kv_bytes > 0
+
+
+def test_faults_are_reported_with_what_they_cost(report):
+    """The killed worker lost nothing, and the run without the fault is told beside it."""
+    assert [(each.at_s, each.happened) for each in report.faults] == [(3.0, True)]
+    assert report.complete == report.offered
+    assert report.carried_on > 0
+    assert report.cost is not None
+    assert report.cost.failed == 0
+
+
+def test_gpu_hours_are_those_of_all_who_were_there():
+    """Two and two workers of a CPU, which count for one each, to the last arrival."""
+    found = simulation().run(quiet)
+    assert found.gpu_hours == pytest.approx(4 * found.seconds / 3600)
+
+
+def test_autoscaling_is_honoured_where_it_is_configured():
+    """The production scaler makes plans, and its workers are there."""
+    scaled = simulation(autoscaling={"enabled": True, "start_up_s": 1.0, "interval_s": 1.0, "season_s": None}).run(quiet)
+    assert scaled.scaling is not None
+    assert scaled.scaling.plans >= 7
+    assert simulation().run(quiet).scaling is None
+
+
+def test_the_json_is_the_report_and_docs_tell_of_every_field(report):
+    """It can be read back as it is, by its own schema; no field is without a line in docs/simulator.md."""
+    assert msgspec.json.decode(msgspec.json.encode(report), type=Report, strict=True) == report
+    cells = re.findall(r"^\| (`[^|]+) \|", (ROOT / "docs" / "simulator.md").read_text(), re.MULTILINE)
+    documented = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert set(Report.__struct_fields__) <= documented
+
+
+def test_the_page_is_one_file_that_loads_nothing(report):
+    """No address outside of it but the name of SVG's vocabulary; what was in the configuration is text."""
+    hostile = msgspec.structs.replace(report, model="<script>alert(1)</script>")
+    made = page(hostile)
+    assert set(re.findall(r"https?://[^\"' )]+", made)) == {"http://www.w3.org/2000/svg"}
+    assert not re.search(r"<script|<link|<img|@import|url\((?!#)", made)
+    assert made.count("<svg") == 6
+    assert "prefers-color-scheme: dark" in made
+
+
+def test_the_text_says_the_same_as_the_page(report):
+    """Every row."""
+    shown = page(report)
+    for line in text(report).splitlines():
+        assert not line.startswith("  ") or line.split("  ")[1].strip() in shown
+
+
+# -- configurations ------------------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_that_does_not_say_how_long_steps_take_is_told_what_to_write():
+    """By the key, with an example."""
+    with pytest.raises(ConfigError, match=r"step_times: NAME.*h100-llama-3.1-8b-tp1.*roofline:"):
+        spec_of(BatonConfig(model="m"))
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu_gb"), [("h100-llama-3.1-8b-tp1", 80), ("roofline:h100:llama-3.1-8b:tp1", 80), ("roofline:l4:llama-3.1-8b:tp1", 24)]
+)
+def test_room_for_kv_is_what_weights_leave(name, gpu_gb):
+    """0.9 of the GPU's memory, less 16 GB of weights and a few GB beside them, at 128 KiB per token of this model."""
+    pool = spec_of(BatonConfig.model_validate({"model": "m", "engine": {"step_times": name}})).pools[0]
+    tokens = pool.engine.num_blocks * pool.engine.block_size_tokens
+    assert (0.9 * gpu_gb - 16.1 - 5) * 1e9 / 131_072 < tokens < (0.9 * gpu_gb * 1.1 - 16) * 1e9 / 131_072
+
+
+def test_a_pool_has_its_own_step_times():
+    """Of two GPUs per engine for answers, for example."""
+    engine = {"step_times": "h100-llama-3.1-8b-tp1"}
+    answers = {"step_times": "h100-llama-3.1-8b-tp2", "tensor_parallel_size": 2, "num_gpus": 2}
+    plain = {"model": "m", "engine": engine, "prefill": {"num_gpus": 1}, "decode": answers}
+    prefill, decode = spec_of(BatonConfig.model_validate(plain)).pools
+    assert prefill.step != decode.step
+    cluster = cluster_of(BatonConfig.model_validate(plain), 1)
+    assert {worker.card.role: worker.engine.timing for worker in cluster.workers.values()} == {
+        Role.PREFILL: prefill.step,
+        Role.DECODE: decode.step,
+    }
+
+
+def test_a_model_that_does_not_fit_is_said():
+    """With what to write instead."""
+    engine = {"step_times": "roofline:l4:llama-3.1-70b:tp1"}
+    with pytest.raises(ConfigError, match=r"does not fit on 1 x l4.*`:tp2`"):
+        spec_of(BatonConfig.model_validate({"model": "m", "engine": engine}))
+
+
+def test_the_files_that_the_docs_use_are_right():
+    """Sixteen workers, and faults of some of them."""
+    found = read(ROOT / "docs" / "simulator" / "sixteen.yaml").config
+    assert sum(pool.count for pool in spec_of(found).pools) == 16
+    assert len(read_faults(ROOT / "docs" / "simulator" / "faults.yaml", {Role.PREFILL: 8, Role.DECODE: 8}, 1)) == 3
+
+
+# -- traces --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "first"),
+    [
+        ("a.csv", "arrival_s,prompt_tokens,output_tokens,tenant\n5,100,7,acme\n6.5,200,8,\n", TraceRequest(0.0, 100, 7, (), "acme")),
+        (
+            "b.jsonl",
+            '{"arrival_s": 1, "prompt_tokens": 600, "output_tokens": 7, "block_hashes": [3, 4]}\n',
+            TraceRequest(0.0, 600, 7, (3, 4)),
+        ),
+        ("c.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n", TraceRequest(0.0, 4808, 10)),
+        ("d.jsonl", '{"timestamp": 0, "input_length": 6, "output_length": 5, "hash_ids": [9]}\n', TraceRequest(0.0, 6, 5, (9,))),
+    ],
+)
+def test_the_format_of_a_trace_is_seen_by_its_first_line(tmp_path, name, lines, first):
+    """Names of files say nothing; the first request is at 0."""
+    (tmp_path / name).write_text(lines)
+    assert read_trace(tmp_path / name, random.Random(1)).requests[0] == first
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("when,what\n1,2\n", "is like none of the known formats"),
+        ("arrival_s,prompt_tokens,output_tokens\n1,many,3\n", ":2: Expected `int`"),
+        ("arrival_s,prompt_tokens,output_tokens\n", "there is no request in it"),
+        ('{"arrival_s": 1}\n', ":1: Object missing required field `prompt_tokens`"),
+        ('{"arrival_s": 1, "prompt_tokens": 1, "output_tokens": 1}\n{oops\n', ":2: is no JSON"),
+        ('{"timestamp": 1, "input_length": 5}\n', "has no 'output_length'"),
+    ],
+)
+def test_a_trace_that_cannot_be_read_is_refused_with_the_line(tmp_path, lines, said):
+    """And with what its format has."""
+    (tmp_path / "trace").write_text(lines)
+    with pytest.raises(ConfigError) as refused:
+        read_trace(tmp_path / "trace", random.Random(1))
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("rate=20 isl=100 osl=10", "missing required field `seconds`"),
+        ("rate=0 isl=100 osl=10 seconds=5", "`rate` must be above 0"),
+        ("rate=1 isl=100 osl=10 seconds=5 colour=red", "unknown field `colour`"),
+        ("rate=1 isl=100 osl=10 seconds=5 burst=3", "`burst` needs `burst_for`"),
+    ],
+)
+def test_synthetic_words_that_make_no_sense_are_refused_with_an_example(words, said):
+    """Of how to write it."""
+    with pytest.raises(ConfigError) as refused:
+        Synthetic.parse(words)
+    assert said in str(refused.value)
+    assert "rate=20 isl=1000" in str(refused.value)
+
+
+def test_synthetic_traffic_is_what_was_asked_for():
+    """Rate, mean lengths and burst, to a few percent of a long one."""
+    made = Synthetic.parse("rate=20 isl=1000 osl=200 seconds=1000 burst=3 burst_at=500 burst_for=100").trace(random.Random(1)).requests
+    within = [each for each in made if 500 <= each.arrival_s < 600]
+    assert len(made) == pytest.approx(20 * 900 + 60 * 100, rel=0.03)
+    assert len(within) == pytest.approx(6000, rel=0.05)
+    assert sum(each.prompt_tokens for each in made) / len(made) == pytest.approx(1000, rel=0.03)
+    assert sum(each.output_tokens for each in made) / len(made) == pytest.approx(200, rel=0.03)
+
+
+ONCE = Trace("once", [TraceRequest(float(number), 1024, 5, (2 * number, 2 * number + 1)) for number in range(10)], 512)
+
+
+@given(seconds=st.floats(0.1, 100.0), scale=st.floats(0.1, 10.0))
+def test_a_trace_that_is_repeated_goes_on_at_its_rate_and_shares_nothing(seconds, scale):
+    """Arrivals are in order and within the time; what comes again has blocks of its own; the rate is the trace's."""
+    requests = LongRequests(ONCE, seconds, scale, 256)
+    arrivals = [each.arrival_s for each in requests]
+    assert arrivals == sorted(arrivals)
+    assert all(at_s < seconds * (1 + 1e-9) for at_s in arrivals)
+    assert len(requests) == pytest.approx(seconds * scale, abs=1.001)
+    blocks = [block for each in requests for block in each.block_hashes]
+    assert len(blocks) == len(set(blocks)) == 4 * len(requests)
+
+
+# -- the command ---------------------------------------------------------------------------------------------------------
+
+FILE = """\
+applications:
+  - name: baton
+    import_path: deploy.app:build
+    args:
+      model: demo
+      engine: {kind: simulated, simulated: {timing: {type: named, name: h100-llama-3.1-8b-tp1}, num_blocks: 4096, block_size_tokens: 64}}
+      kv_transfer: {backend: simulated}
+"""
+
+
+def test_the_command_writes_what_it_is_asked_for(tmp_path, capsys):
+    """Text on stdout, JSON and page in files; numbers of workers from the command line."""
+    (tmp_path / "c.yaml").write_text(FILE)
+    (tmp_path / "f.yaml").write_text("faults:\n- {at_s: 1, fault: kill_worker, worker: decode-1}\n")
+    asked = ["simulate", str(tmp_path / "c.yaml"), "--synthetic", "rate=5 isl=500 osl=20 seconds=3", "--decode", "2", "--no-cost"]
+    files = ["--faults", str(tmp_path / "f.yaml"), "--json", str(tmp_path / "r.json"), "--html", str(tmp_path / "r.html")]
+    assert main([*asked, *files]) == 0
+    out = capsys.readouterr().out
+    assert "1 prefill and 2 decode workers" in out
+    assert "decode-1 is killed" in out
+    assert json.loads((tmp_path / "r.json").read_text())["workers"] == {"prefill": 1, "decode": 2}
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--synthetic", "rate=5"], "write it like"),
+        (["--trace", "nowhere.jsonl"], "cannot be read"),
+        (["--synthetic", "rate=5 isl=500 osl=20 seconds=3", "--decode", "0"], "greater than or equal to 1"),
+        (["--synthetic", "rate=5 isl=500 osl=20 seconds=3", "--json", "/nowhere/r.json"], "there is no folder /nowhere"),
+        (["--synthetic", "rate=5 isl=500000 osl=20 seconds=3"], "every request is longer than `max_model_len`"),
+    ],
+)
+def test_the_command_says_what_is_wrong_and_exits_with_1(tmp_path, capsys, options, said):
+    """One line, no traceback."""
+    (tmp_path / "c.yaml").write_text(FILE)
+    assert main(["simulate", str(tmp_path / "c.yaml"), *options]) == 1
+    assert said in capsys.readouterr().err
