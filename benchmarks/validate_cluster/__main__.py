@@ -24,6 +24,8 @@ from simulation.cluster import ClusterSpec
 
 _BATCHES = ((1, 64), (2, 64), (4, 64), (8, 64), (2, 768), (4, 768))
 """Requests that decode side by side, and tokens of each prompt."""
+_BUSY_PERCENT = 80.0
+"""Of all cores: beyond, processes wait for them."""
 
 
 def main() -> None:
@@ -50,6 +52,8 @@ def main() -> None:
     print(f"\n{name}, {arguments.requests} requests held back, {arguments.rate:g} per second")
     print(f"CPU busy {busy:.0f} % of {psutil.cpu_count()} cores while they were served, load average {load:.1f}\n")
     print(table(measured, overheads.fixed(simulated), overheads.drawn(simulated, rng)))
+    if busy > _BUSY_PERCENT:
+        print("\nThe machine was the bottleneck: this tells more of it than of the simulation. Ask for less (--rate), or when it is idle.")
 
 
 def _fitted(stack: Stack, blocks: Blocks, prefill: int, decode: int) -> ClusterSpec:
