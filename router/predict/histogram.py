@@ -15,8 +15,8 @@ _KEPT = 256
 
 
 class LengthHistogram:
-    """After ``memory`` more lengths one counts for a third of what it did. Half a kilobyte twice, and answers given since the newest length:
-    requests that wait are planned again and again, and ask the same. Every call is O(bins) at most."""
+    """After ``memory`` more lengths one counts for a third of what it did. Half a kilobyte twice, and the answers given since the newest
+    length: requests that wait are planned again and again, and ask the same. Every call is O(bins) at most."""
 
     __slots__ = ("_growth", "_newest", "_quantiles", "_sums", "_tails", "_weights")
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.predict.histogram import LengthHistogram, EDGES, bin_of
+from router.predict.histogram import EDGES, LengthHistogram, bin_of
 from router.predict.lengths import OutputLengths
 
 LONG = 1_000_000
