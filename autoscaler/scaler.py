@@ -112,9 +112,11 @@ class _Step:
 
     def _remember(self, asked: Demand, shape: Shape) -> None:
         pools: dict[Role, PoolMemory] = {}
+        fits = True  # one season a turn
         for role in Role:
             memory = self._state.pool(role)
-            track = memory.track.seen(asked.tokens_per_s(role, shape), self._now_s, self._horizon_s(memory), self._policy.season_s)
+            track = memory.track.seen(asked.tokens_per_s(role, shape), self._now_s, self._horizon_s(memory), self._policy.season_s, fits)
+            fits = fits and track.series.part == memory.track.series.part
             pools[role] = msgspec.structs.replace(memory, track=track)
         busy_s = self._now_s if asked.any or self._state.busy_s is None else self._state.busy_s
         self._state = msgspec.structs.replace(self._state.with_pools(pools), busy_s=busy_s)
