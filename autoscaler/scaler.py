@@ -102,8 +102,9 @@ class _Step:
         growth = self._grow(missing(wanted, have, self._swap))
         least, most = look.least.counts(), look.then.counts()
         keep = self._not_yet_quiet({role: pool.clamp(least[role]) for role, pool in pools.items()})
-        self._state = self._state.watching(Wanted(self._now_s, keep[Role.PREFILL], keep[Role.DECODE]), policy.shrink_after_s)
-        leaving = self._leaving(have, wanted, keep, growth, moves)
+        patience_s = policy.patience_s(max(horizons_s.values()))
+        self._state = self._state.watching(Wanted(self._now_s, keep[Role.PREFILL], keep[Role.DECODE]), patience_s)
+        leaving = self._leaving(have, wanted, keep, growth, moves, patience_s)
         for role, pool in pools.items():
             self._explain_limits(role, pool, most[role], wanted[role])
         return self._finish(moves, growth, leaving, warned=self._warnings(asked, look.then, wanted))
@@ -168,11 +169,17 @@ class _Step:
         return growth
 
     def _leaving(
-        self, have: Mapping[Role, int], wanted: Mapping[Role, int], keep: Mapping[Role, int], growth: Growth, moves: Sequence[Relabel]
+        self,
+        have: Mapping[Role, int],
+        wanted: Mapping[Role, int],
+        keep: Mapping[Role, int],
+        growth: Growth,
+        moves: Sequence[Relabel],
+        patience_s: float,
     ) -> list[Drain]:
         gone = beyond_limits(have, wanted, self._pools, self._limits.budget)
         if not any(gone.values()) and not moves:
-            gone = not_wanted(have, keep, growth, self._state, self._policy, self._now_s, self._swap)
+            gone = not_wanted(have, keep, growth, self._state, self._policy, patience_s, self._now_s, self._swap)
             if any(gone.values()):
                 self._state = msgspec.structs.replace(self._state, shrunk_s=self._now_s)
         moved = {move.worker for move in moves}

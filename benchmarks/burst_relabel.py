@@ -1,7 +1,7 @@
 """How soon a burst of prompts changes roles: ``python -m benchmarks.burst_relabel``.
 
 On the virtual clock, so on any machine the same: two prefill and six decode workers (step times of Llama-3.1-8B on an H100, about) have
-six requests a second with long answers for a minute; then, from one moment to the next, five times as many, with long prompts. Timed
+six requests a second with long answers for forty seconds; then, from one moment to the next, five times as many, with long prompts. Timed
 is from the first of those to the first plan that gives decode workers to prefill, with several seeds, for two intervals between plans.
 What carrying it out takes is measured by ``python -m benchmarks.relabel``.
 """
