@@ -155,7 +155,7 @@ def test_who_has_least_to_finish_changes() -> None:
 
 
 def test_shrinking_is_late_and_slow() -> None:
-    """Nobody goes for as long as two starts take after the demand fell; then a part of them at a time, and none twice within ``shrink_every_s``."""
+    """Nobody goes for as long as two starts take after the demand fell; then a part of them at a time, not twice in ``shrink_every_s``."""
     cluster = paper(scaler(), 20, 20)
     plans = [cluster.tick(traffic(5.0)) for _ in range(120)]
     left = [(plan.at_s - plans[0].at_s, sum(isinstance(action, Drain) for action in plan.actions)) for plan in plans]
@@ -178,7 +178,7 @@ def test_a_short_dip_costs_nobody() -> None:
 
 @pytest.mark.parametrize(
     ("said_s", "start_up_s", "patience_s"),
-    [(None, 5.0, 60.0), (None, 60.0, 120.0), (None, 1000.0, 300.0), (7.0, 60.0, 7.0), (0.0, 60.0, 0.0)],
+    [(None, 5.0, 60.0), (None, 60.0, 120.0), (None, 1e3, 300.0), (7.0, 60.0, 7.0), (0.0, 60.0, 0.0)],
 )
 def test_patience_is_as_long_as_starts(said_s: float | None, start_up_s: float, patience_s: float) -> None:
     """Twice a start, within bounds; or what somebody said."""
