@@ -104,7 +104,7 @@ def bin_of(tokens: float) -> int:
     return min(_BINS - 1, int(BINS_PER_OCTAVE * math.log2(tokens))) if tokens > 1 else 0
 
 
-EDGES = (0.0, *(2.0 ** (bin_ / BINS_PER_OCTAVE) for bin_ in range(1, _BINS + 1)))
+EDGES: tuple[float, ...] = (0.0, *(2.0 ** (bin_ / BINS_PER_OCTAVE) for bin_ in range(1, _BINS + 1)))
 """Where bins begin, and where the last one ends: a table, for every decision asks for hundreds."""
 
 

@@ -170,7 +170,7 @@ def test_the_plans_are_told(cluster: Cluster) -> None:
 async def test_to_nothing_and_back(cluster: Cluster) -> None:
     """Nobody asks: both pools end. The next request is held, not refused, while workers start for it, and is answered."""
     await until(lambda: told(cluster).get("wanted") == {"prefill": 0, "decode": 0}, 90.0, "nobody is wanted")
-    await until(lambda: cluster.status()["workers"] == [], 30.0, "nobody is there")
+    await until(lambda: all(worker["state"] == "gone" for worker in cluster.status()["workers"]), 30.0, "nobody is there")
     body = {"model": MODEL, "prompt": [10, 7, 7, 7], "max_tokens": 4, "temperature": 0.0}
     async with httpx.AsyncClient(timeout=300.0) as client:
         answer = await client.post(f"{cluster.url}/v1/completions", json=body)
