@@ -18,7 +18,7 @@ class Outlook:
     """Three loads, each with what it needs."""
 
     now: Need
-    """What waits and what is being computed is to be served as promised, as far as that can still be. For this, workers change roles."""
+    """What waits is to be served as promised, as far as that can still be. For this, workers change roles."""
     then: Need
     """With a margin for the forecast's usual error, and ``drain_s`` for what waits. For this, workers are started."""
     least: Need
@@ -40,7 +40,7 @@ def outlook(
     decode_does = None if decode is None else decode_capacity(decode, shape, objective)
     today = {role: asked.tokens_per_s(role, shape) for role in Role}
 
-    def need(tokens_per_s: Mapping[Role, float], backlog_s: float, prompts: float = 0.0) -> Need:
+    def need(tokens_per_s: Mapping[Role, float], backlog_s: float) -> Need:
         then, now = tokens_per_s[Role.DECODE], today[Role.DECODE]
         load = Load(
             shape=shape,
@@ -48,7 +48,6 @@ def outlook(
             output_tokens_per_s=then,
             backlog_tokens=asked.backlog_tokens * (1 - shape.cached_tokens / max(1.0, shape.prompt_tokens)),
             backlog_s=backlog_s,
-            prompts=prompts,
             # Who decodes now stands for as many then as there are more answers.
             running=asked.running * (then / now if now > 0 else 1.0),
         )
@@ -57,7 +56,7 @@ def outlook(
     ahead = {role: forecast.value + forecast.margin for role, forecast in forecasts.items()}
     staying = {role: max(today[role], ahead[role]) * (1 + policy.shrink_margin) for role in Role}
     return Outlook(
-        need(today, max(objective.ttft_s - asked.waited_s, objective.ttft_s / 2), asked.computing),
+        need(today, max(objective.ttft_s - asked.waited_s, objective.ttft_s / 2)),
         need(ahead, max(policy.drain_s, objective.ttft_s)),
         need(staying, objective.ttft_s),
     )

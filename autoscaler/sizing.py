@@ -28,9 +28,6 @@ class Load(msgspec.Struct, frozen=True):
     """Prompt tokens to compute that wait already."""
     backlog_s: float = 1.0
     """In how long they are to be gone."""
-    prompts: float = 0.0
-    """Requests that have no first token now, wherever they are. By Little's law there are more of them than arrive within the objective
-    only where it is not kept, or where arrivals are more than their rate says yet: a burst's first second shows here."""
     running: float = 0.0
     """Requests that decode now, or wait to: there are at least so many."""
 
@@ -60,7 +57,7 @@ class Need(msgspec.Struct, frozen=True):
     def of(self, role: Role, share: float = 1.0) -> int:
         """Workers of a role; 0 only where there is nothing to do at all."""
         load = self.load
-        if share <= 0 or max(load.requests_per_s, load.output_tokens_per_s, load.backlog_tokens, load.prompts, load.running) <= 0:
+        if share <= 0 or (load.requests_per_s <= 0 and load.output_tokens_per_s <= 0 and load.backlog_tokens <= 0 and load.running <= 0):
             return 0
         return max(1, self._prefill(share) if role is Role.PREFILL else self._decode(share))
 
@@ -75,8 +72,8 @@ class Need(msgspec.Struct, frozen=True):
         if self.prefill is None:
             return 0.0
         load, each_s = self.load, self.prefill.busy_s
-        backlog = load.backlog_tokens / max(1.0, load.shape.uncached_tokens)
-        return share * each_s * max(load.requests_per_s + backlog / load.backlog_s, load.prompts / self.ttft_s)
+        backlog_work_s = load.backlog_tokens / max(1.0, load.shape.uncached_tokens) * each_s
+        return share * (load.requests_per_s * each_s + backlog_work_s / load.backlog_s)
 
     def _servers(self, busy: float) -> int:
         """So many that nine of ten prompts do not wait too long, where there is so much work."""

@@ -77,7 +77,7 @@ class Paper:
         wanted = phases or (Phase.READY, Phase.STARTING)
         return sum(seen.role is role and seen.phase in wanted for seen in self.workers.values())
 
-    def tick(self, asked: TrafficSignals, seconds: float = 10.0, queue: float = 0.0, running: float = 0.0, computing: float = 0.0) -> Plan:
+    def tick(self, asked: TrafficSignals, seconds: float = 10.0, queue: float = 0.0, running: float = 0.0) -> Plan:
         """The time passes, then a plan is made and carried out."""
         self.now_s += seconds
         for name, seen in self.workers.items():
@@ -85,7 +85,7 @@ class Paper:
                 self.workers[name] = worker(name, seen.role)
         heard = Signals(
             asked,
-            PoolSignals(Reading(queue), Reading(0.0), Reading(computing or queue / 4000)),
+            PoolSignals(Reading(queue), Reading(0.0), Reading(queue / 4000)),
             PoolSignals(Reading(0.0), None, Reading(running)),
             tuple(self.workers.values()),
         )

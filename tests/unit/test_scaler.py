@@ -109,18 +109,6 @@ def test_a_burst_relabels_first() -> None:
     assert plan.actions[: len(moves)] == tuple(moves)
 
 
-def test_a_burst_shows_in_its_first_second() -> None:
-    """Many prompts at once, none of them through yet: roles change before any rate has noticed."""
-    cluster = paper(scaler(), 2, 10)
-    for _ in range(5):
-        assert not cluster.tick(traffic(12.0, prompt=4000, output=300), running=70).actions
-    steady = traffic(12.0, prompt=4000, output=300)
-    assert not cluster.tick(steady, 0.5, running=70, computing=20).actions
-    plan = cluster.tick(steady, 0.5, running=70, computing=120)
-    assert {type(action) for action in plan.actions} == {Relabel}
-    assert {action.role for action in plan.actions} == {Role.PREFILL}
-
-
 def test_both_short_are_equally_short() -> None:
     """Where there are too few workers for everything, roles are divided so that neither pool is the bottleneck alone."""
     made = scaler(limits(budget=12))

@@ -105,13 +105,6 @@ def test_a_broken_promise_is_not_chased() -> None:
     assert need(45.0, ttft_s=0.05).of(Role.PREFILL) == need(45.0, ttft_s=1000.0).of(Role.PREFILL)
 
 
-@pytest.mark.parametrize(("prompts", "count"), [(0.0, 1), (8.0, 1), (40.0, 3), (400.0, 23)])
-def test_prompts_without_a_first_token_are_work(prompts: float, count: int) -> None:
-    """As many as the promise allows at this rate are no more than the rate says; more are sized for by themselves, within the promise."""
-    assert need(4.0, prompts=prompts).of(Role.PREFILL) == count
-    assert need(0.0, 0.0, prompts=1.0).of(Role.PREFILL) == 1
-
-
 def test_places_for_answers() -> None:
     """Mean requests at once, and as many more as there are in a bad moment of ten: 600 of 0.02 s a token are 12 at once."""
     assert need(2.0, 600.0).of(Role.DECODE) == 1
