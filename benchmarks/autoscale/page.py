@@ -38,8 +38,8 @@ every {pace.every_s:g} s, and there are at most {BUDGET} workers. Requests are p
 workers, but for the static ones, which have what their name says for ever. Worker-hours count from when a worker is asked for to when it
 is gone, starting and draining included.
 
-- **baton**: `autoscaler/scaler.py` with its defaults, the same in every scene; with *0.9 300 0*, each pool is sized as if it had to do
-  all its work itself (`ScalerPolicy.mixes`).
+- **baton** u s m: `autoscaler/scaler.py` with `utilisation` u, `shrink_after_s` s and `mixes` m (at 0, each pool is sized as if it had to
+  do all its work itself); without numbers, with its defaults. The same in every scene.
 - **static** xPyD: no scaler.
 - **proportional** p d: KEDA's and Kubernetes' rule on requests that run or wait, p and d of them per prefill and decode worker
   (`autoscaler/proportional.py`).
