@@ -20,6 +20,8 @@ _UNDER = 3.0
 """A forecast that is too low costs so many times as much as one that is too high: the one loses requests, the other idles workers."""
 _MEMORY_S = 300.0
 """After which an error counts for a third; three horizons, where those are longer."""
+_DUES = 60
+"""Forecasts that wait to be checked: with starts of ten minutes and a plan every two seconds there would be hundreds to write down."""
 _MOST_MARGIN = 0.25
 """Part of a forecast, and of its error. Nobody can be ready for what is as wrong as the first minutes of a burst."""
 
@@ -82,18 +84,20 @@ class Track(msgspec.Struct, frozen=True):
     costs: tuple[float | None, ...] = (None,) * len(METHODS)
     checked_s: float | None = None
 
-    def seen(self, value: float, now_s: float, horizon_s: float, season_s: float | None) -> Track:
-        """After one more value: forecasts for now are checked with it, and new ones are made for ``horizon_s`` from now."""
-        series = self.series.plus(value, now_s, max(60.0, 2 * horizon_s), season_s)
+    def seen(self, value: float, now_s: float, horizon_s: float, season_s: float | None, fits: bool = True) -> Track:
+        """After one more value: forecasts for now are checked with it, and, where the last one is not quite new, others are made for
+        ``horizon_s`` from now. ``fits``: see ``Series.plus``."""
+        series = self.series.plus(value, now_s, max(60.0, 2 * horizon_s), season_s, fits)
         costs, checked_s = self.costs, self.checked_s
         for due in self.due:
             if due.at_s <= now_s:
                 weight = 1.0 if checked_s is None else 1 - math.exp(-(now_s - checked_s) / max(_MEMORY_S, 3 * horizon_s))
                 costs = tuple(_learnt(cost, said, value, weight) for cost, said in zip(costs, due.said, strict=True))
                 checked_s = now_s
-        said = tuple(method(series, now_s, horizon_s, season_s) for method in METHODS.values())
-        ahead = tuple(due for due in self.due if due.at_s > now_s)
-        return Track(series, (*ahead, Due(now_s + horizon_s, said)), costs, checked_s)
+        ahead, at_s = tuple(due for due in self.due if due.at_s > now_s), now_s + horizon_s
+        if not ahead or abs(at_s - ahead[-1].at_s) >= horizon_s / _DUES:
+            ahead = (*ahead, Due(at_s, tuple(method(series, now_s, horizon_s, season_s) for method in METHODS.values())))
+        return Track(series, ahead[-2 * _DUES :], costs, checked_s)
 
     def ahead(self, name: ForecastName, now_s: float, horizon_s: float, season_s: float | None, safety: float) -> Forecast:
         """By a method, or the best one; by the last value where the named one says nothing yet. 0 before any value."""

@@ -51,7 +51,7 @@ class BatonState(msgspec.Struct, frozen=True):
     decode: PoolMemory = PoolMemory()
     usual: Usual = Usual()
     wanted: tuple[Wanted, ...] = ()
-    """Of the last ``shrink_after_s``, with a margin; of those alike in a row, the last."""
+    """Of the last ``ScalerPolicy.patience_s``, with a margin; of those alike in a row, the last."""
     watched_s: float | None = None
     """Since when ``wanted`` has no gap."""
     shrunk_s: float | None = None

@@ -10,6 +10,9 @@ import msgspec
 from core.step_model import StepModel
 from core.worker import Role
 
+_STARTS, _PATIENCE_S = 2.0, (60.0, 300.0)
+"""Of ``ScalerPolicy.patience_s``."""
+
 ForecastName = Literal["best", "last", "trend", "seasonal"]
 
 
@@ -124,8 +127,8 @@ class ScalerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """No worker changes back before this."""
     shrink_margin: float = 0.15
     """A worker goes only if the others could do with so much more demand than there is."""
-    shrink_after_s: float = 300.0
-    """And only if that was so for so long."""
+    shrink_after_s: float | None = None
+    """And only if that was so for so long. None: as long as ``patience_s`` has it."""
     shrink_every_s: float = 60.0
     shrink_share: float = 0.3
     """Part of a pool that leaves at once; one worker at least."""
@@ -141,6 +144,15 @@ class ScalerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 0 < self.utilisation < 1:
             raise ValueError("utilisation is between 0 and 1, both excluded: at 1 a queue has no end")
+
+    def patience_s(self, start_up_s: float) -> float:
+        """For how long an idle worker is kept, unless that is said: twice as long as another one takes to start, one to five minutes.
+
+        One that was kept idle for as long as a start takes has cost what starting another would. Twice, for promises are broken meanwhile.
+        """
+        if self.shrink_after_s is not None:
+            return self.shrink_after_s
+        return max(_PATIENCE_S[0], min(_STARTS * start_up_s, _PATIENCE_S[1]))
 
 
 def minutes_of(clock: str) -> int:

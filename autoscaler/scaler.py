@@ -107,8 +107,9 @@ class _Step:
         least, most = look.least.counts(), look.then.counts()
         self._would_like(self._not_yet_quiet({role: pool.clamp(most[role]) for role, pool in pools.items()}))
         keep = self._not_yet_quiet({role: pool.clamp(least[role]) for role, pool in pools.items()})
-        self._state = self._state.watching(Wanted(self._now_s, keep[Role.PREFILL], keep[Role.DECODE]), policy.shrink_after_s)
-        leaving = self._leaving(have, wanted, keep, growth, moves)
+        patience_s = policy.patience_s(max(horizons_s.values()))
+        self._state = self._state.watching(Wanted(self._now_s, keep[Role.PREFILL], keep[Role.DECODE]), patience_s)
+        leaving = self._leaving(have, wanted, keep, growth, moves, patience_s)
         for role, pool in pools.items():
             self._explain_limits(role, pool, most[role], wanted[role])
         return self._finish(moves, growth, leaving, warned=self._warnings(asked, look.then, wanted))
@@ -117,9 +118,11 @@ class _Step:
 
     def _remember(self, asked: Demand, shape: Shape) -> None:
         pools: dict[Role, PoolMemory] = {}
+        fits = True  # one season a turn
         for role in Role:
             memory = self._state.pool(role)
-            track = memory.track.seen(asked.tokens_per_s(role, shape), self._now_s, self._horizon_s(memory), self._policy.season_s)
+            track = memory.track.seen(asked.tokens_per_s(role, shape), self._now_s, self._horizon_s(memory), self._policy.season_s, fits)
+            fits = fits and track.series.part == memory.track.series.part
             pools[role] = msgspec.structs.replace(memory, track=track)
         busy_s = self._now_s if asked.any or self._state.busy_s is None else self._state.busy_s
         self._state = msgspec.structs.replace(self._state.with_pools(pools), busy_s=busy_s)
@@ -171,11 +174,17 @@ class _Step:
         return growth
 
     def _leaving(
-        self, have: Mapping[Role, int], wanted: Mapping[Role, int], keep: Mapping[Role, int], growth: Growth, moves: Sequence[Relabel]
+        self,
+        have: Mapping[Role, int],
+        wanted: Mapping[Role, int],
+        keep: Mapping[Role, int],
+        growth: Growth,
+        moves: Sequence[Relabel],
+        patience_s: float,
     ) -> list[Drain]:
         gone = beyond_limits(have, wanted, self._pools, self._budget)
         if not any(gone.values()) and not moves:
-            gone = not_wanted(have, keep, growth, self._state, self._policy, self._now_s, self._swap)
+            gone = not_wanted(have, keep, growth, self._state, self._policy, patience_s, self._now_s, self._swap)
             if any(gone.values()):
                 self._state = msgspec.structs.replace(self._state, shrunk_s=self._now_s)
         moved = {move.worker for move in moves}

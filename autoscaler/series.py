@@ -28,15 +28,17 @@ class Series(msgspec.Struct, frozen=True):
     part_count: int = 0
     path: tuple[float, ...] = ()
     """What the parts from ``part`` on will be, by the season; empty until two seasons are known."""
+    unfitted: bool = False
+    """Whether ``path`` is older than ``parts``."""
 
     @property
     def last(self) -> float | None:
         """The newest value."""
         return self.recent[-1][1] if self.recent else None
 
-    def plus(self, value: float, now_s: float, window_s: float, season_s: float | None) -> Series:
-        """With one more. Points older than ``window_s`` are forgotten. Where a part of the season ends, the season is fitted anew: that
-        takes some milliseconds, and the first time it loads a library, which takes seconds."""
+    def plus(self, value: float, now_s: float, window_s: float, season_s: float | None, fits: bool = True) -> Series:
+        """With one more. Points older than ``window_s`` are forgotten. Where a part of the season has ended, the season is fitted anew,
+        if it ``fits``, or else the next time: that takes ten milliseconds, and the first time it loads a library, which takes seconds."""
         kept = [point for point in self.recent[-_POINTS + 1 :] if now_s - window_s <= point[0] < now_s]
         recent = (*kept, (now_s, value))
         if season_s is None:
@@ -44,9 +46,14 @@ class Series(msgspec.Struct, frozen=True):
         part = math.floor(now_s / (season_s / PARTS))
         if part == self.part:
             total, count = self.part_sum + value, self.part_count + 1
-            return msgspec.structs.replace(self, recent=recent, part_sum=total, part_count=count)
-        parts = self._closed(part)
-        return Series(recent, parts, part, value, 1, season_ahead(parts, PARTS) if self.part != -1 else ())
+            made = msgspec.structs.replace(self, recent=recent, part_sum=total, part_count=count)
+        else:
+            parts = self._closed(part)
+            path = self.path[part - self.part :] if parts else ()  # as it was foreseen, until it is fitted
+            made = Series(recent, parts, part, value, 1, path, bool(parts))
+        if made.unfitted and fits:
+            made = msgspec.structs.replace(made, path=season_ahead(made.parts, PARTS), unfitted=False)
+        return made
 
     def _closed(self, part: int) -> tuple[float, ...]:
         """All parts before ``part``. Of those nobody looked at, the last mean is the best guess; too many of them, and it begins anew."""

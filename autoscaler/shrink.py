@@ -22,10 +22,17 @@ def beyond_limits(have: Mapping[Role, int], wanted: Mapping[Role, int], pools: M
 
 
 def not_wanted(
-    have: Mapping[Role, int], keep: Mapping[Role, int], growth: Growth, state: BatonState, policy: ScalerPolicy, now_s: float, swap: bool
+    have: Mapping[Role, int],
+    keep: Mapping[Role, int],
+    growth: Growth,
+    state: BatonState,
+    policy: ScalerPolicy,
+    patience_s: float,
+    now_s: float,
+    swap: bool,
 ) -> dict[Role, int]:
-    """Workers that could have been done without for ``shrink_after_s``, a few of them at a time, and rarely."""
-    watched = state.watched_s is not None and now_s - state.watched_s >= policy.shrink_after_s
+    """Workers that could have been done without for ``patience_s``, a few of them at a time, and rarely."""
+    watched = state.watched_s is not None and now_s - state.watched_s >= patience_s
     rested = state.shrunk_s is None or now_s - state.shrunk_s >= policy.shrink_every_s
     if not (watched and rested):
         return dict.fromkeys(have, 0)

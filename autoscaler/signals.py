@@ -55,8 +55,6 @@ class PoolSignals(msgspec.Struct, frozen=True):
     """How long the first of them has waited."""
     running: Reading | None = None
     """Requests that workers of this role have taken and not ended, and those that wait for one."""
-    refused_per_s: Reading | None = None
-    """Requests refused for want of this role."""
 
 
 class WorkerSignal(msgspec.Struct, frozen=True):

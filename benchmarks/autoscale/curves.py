@@ -55,8 +55,9 @@ class Curves:
 
     @property
     def meets_target(self) -> bool:
-        """Ten points more at equal worker-hours, or a fifth fewer of these at equal promises."""
-        return self.saved is None or self.saved >= 0.2 or (self.gained is not None and self.gained >= 0.1)
+        """Ten points more at equal worker-hours, or a fifth fewer of these at equal promises. What nobody was there to be held against
+        is nothing met."""
+        return (self.saved or 0.0) >= 0.2 or (self.gained or 0.0) >= 0.1
 
     @property
     def deciding(self) -> list[Setup]:
@@ -81,9 +82,19 @@ def attained_with(points: Iterable[Point], hours: float) -> float | None:
     return max((share for spent, share in _filled(points) if spent <= hours + 1e-9), default=None)
 
 
+def frontier(points: Iterable[Point]) -> list[Point]:
+    """Those that no other one beats: each keeps more promises than all with fewer hours. A setting that nobody would choose does not
+    come between two good ones."""
+    chosen: list[Point] = []
+    for point in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not chosen or point[1] > chosen[-1][1]:
+            chosen.append(point)
+    return chosen
+
+
 def _filled(points: Iterable[Point]) -> list[Point]:
-    """The points, and a hundred between each and the next one with more hours."""
-    ordered = sorted(points)
+    """The best points, and a hundred between each and the next one with more hours."""
+    ordered = frontier(points)
     filled = list(ordered)
     for (hours, share), (next_hours, next_share) in pairwise(ordered):
         filled += [(hours + (next_hours - hours) * part / 100, share + (next_share - share) * part / 100) for part in range(1, 100)]

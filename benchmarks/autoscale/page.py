@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.autoscale.curves import Curves, Point
 from benchmarks.autoscale.fleet import BUDGET, KV_TOKENS, MODEL, OBJECTIVE, Setup
-from benchmarks.autoscale.runs import Found
+from benchmarks.autoscale.runs import Found, code
 from benchmarks.autoscale.scenarios import SCENARIOS
 from benchmarks.autoscale.study import OURS, Told
 from simulation.elastic import Pace
@@ -29,26 +29,27 @@ def _intro(seed: int) -> str:
     pace = Pace()
     return f"""# Autoscaling
 
-Written by `make autoscale`, with seed {seed} where no other is named: on any machine the same numbers. Everything here is simulated, as
-for docs/goodput.md: the production router, queue, policy and admission on a virtual clock. Workers of one GPU each, step times `{MODEL}`,
-room for {KV_TOKENS:,} tokens of KV each; a worker takes {pace.start_up_s:g} s ± {pace.start_up_spread:.0%} to start, a scaler is asked
+Written by `make autoscale`, with seed {seed} where no other is named: on any machine the same numbers, of the code with the digest
+`{code()}` (`benchmarks/autoscale/runs.py: code`). Everything here is simulated, as for docs/goodput.md: the production router, queue,
+policy and admission on a virtual clock. Workers of one GPU each, step times `{MODEL}`, room for {KV_TOKENS:,} tokens of KV each; a
+worker takes {pace.start_up_s:g} s ± {pace.start_up_spread:.0%} to start (where that is from: below), a scaler is asked
 every {pace.every_s:g} s, and there are at most {BUDGET} workers. Requests are promised {OBJECTIVE.ttft_s:g} s to the first token and
 {OBJECTIVE.tpot_s * 1000:g} ms per token after it; refused ones count as broken promises. All begin with three prefill and two decode
 workers, but for the static ones, which have what their name says for ever. Worker-hours count from when a worker is asked for to when it
 is gone, starting and draining included.
 
-- **baton**: `autoscaler/scaler.py` with its defaults, the same in every scene; with *0.9 300 0*, each pool is sized as if it had to do
-  all its work itself (`ScalerPolicy.mixes`).
+- **baton** u s m: `autoscaler/scaler.py` with `utilisation` u, `shrink_after_s` s and `mixes` m (at 0, each pool is sized as if it had to
+  do all its work itself); without numbers, with its defaults. The same in every scene.
 - **static** xPyD: no scaler.
 - **proportional** p d: KEDA's and Kubernetes' rule on requests that run or wait, p and d of them per prefill and decode worker
   (`autoscaler/proportional.py`).
 - **dynamo** s k: the published rule of Dynamo's planner (`autoscaler/dynamo_planner.py`), both loops, the slow one every s seconds, with
   its kalman predictor (k = 1) or its constant one (k = 0); **dynamo-throughput**: the slow loop alone.
 
-Held against Baton is the best that any rival does at any of its settings, on straight lines between settings of the same scaler. All of
-them drive the same cluster with Baton's router, which refuses early, has the longest prompt make way where not all can be in time, and
-lets a decode worker compute a prompt where that is faster: what differs is the number of workers and their roles, and nothing else. So
-rivals are better here than with their own routers."""
+Held against Baton is the best that any rival does at any of its settings, on straight lines between the best settings of the same scaler.
+All of them drive the same cluster with Baton's router, which refuses early, has the longest prompt make way where not all can be in
+time, and lets a decode worker compute a prompt where that is faster: what differs is the number of workers and their roles, and nothing
+else. So rivals are better here than with their own routers."""
 
 
 def _summary(told: Sequence[Told]) -> str:

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import msgspec
 
-import autoscaler
 from autoscaler.plan import Add, Plan, PoolReport
 from benchmarks.autoscale.fleet import OBJECTIVE, Setup, make, spec
 from benchmarks.autoscale.scenarios import SCENARIOS
@@ -25,8 +25,10 @@ from simulation.goodput import Objective
 
 _EVERY = 6
 """Plans between two points of a plot: half a minute."""
-_RIVALS = {"static": ("static.py",), "proportional": ("proportional.py",), "dynamo": ("dynamo_planner.py", "local_trend.py")}
-"""Files that only they are made of."""
+_ROOT = Path(__file__).parents[2]
+_CODE = ("core", "autoscaler", "engine", "kv_transfer", "cluster", "prefill_workers", "decode_workers", "router", "simulation")
+"""Folders that a run's outcome depends on."""
+_SUFFIXES = (".py", ".yaml", ".json", ".csv")
 Course = list[tuple[float, float]]
 """Minutes, and something then."""
 
@@ -43,15 +45,8 @@ class Run(msgspec.Struct, frozen=True, order=True):
 
     @property
     def key(self) -> str:
-        """A name for its file. Of the code, only the scaler's own is part of it."""
-        folder = Path(autoscaler.__file__).parent
-        kind = self.setup.scaler.partition("-")[0]
-        others = {name for names in _RIVALS.values() for name in names}
-        files = _RIVALS.get(kind) or sorted(path.name for path in folder.glob("*.py") if path.name not in others)
-        digest = hashlib.sha256(msgspec.json.encode(self))
-        for name in files:
-            digest.update((folder / name).read_bytes())
-        return digest.hexdigest()[:20]
+        """A name for its file. All code is part of it, so that outcomes of one version are never held against those of another."""
+        return hashlib.sha256(msgspec.json.encode(self) + code().encode()).hexdigest()[:20]
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -134,6 +129,18 @@ def simulate(run: Run) -> Found:
         [(at_s / 60, pool.demand_tokens_per_s or 0.0) for at_s, pool in _prefill(shown)],
         [((at_s + (pool.horizon_s or 0.0)) / 60, pool.forecast_tokens_per_s or 0.0) for at_s, pool in _prefill(shown)],
     )
+
+
+@cache
+def code() -> str:
+    """Of all that is simulated, and with what: another name for every version."""
+    files = sorted(path for folder in _CODE for path in (_ROOT / folder).rglob("*") if path.suffix in _SUFFIXES)
+    files += sorted((_ROOT / "benchmarks" / "traces").glob("*.xz"))
+    files += [Path(__file__).with_name(f"{name}.py") for name in ("fleet", "runs", "scenarios")]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(_ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _prefill(plans: Iterable[Plan]) -> list[tuple[float, PoolReport]]:

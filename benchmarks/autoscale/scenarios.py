@@ -14,24 +14,23 @@ from simulation.traces import Trace, TraceRequest, mooncake
 
 BLOCK_TOKENS = 128
 TRACES = Path(__file__).parents[1] / "traces"
-DAY_S = 4800.0
+DAY_S = 2400.0
 _DAYS = 3
-_BASE, _BURST = 1.5, 7.5
+_DAYS_REQUESTS = 8000
+_BASE, _BURST = 0.75, 3.75
 _BURST_S = (1200.0, 1800.0)
 _LONG_S = 3600.0
-_PROMPTS, _ANSWERS = (8000, 150), (1500, 900)
+_PROMPTS, _ANSWERS = (16_000, 300), (3000, 1800)
 """Mean prompt and output tokens before a shift and after it."""
-_SHIFT_S, _SHIFTED_S = 900.0, 2400.0
-_SHIFT_RATES = 4.0, 8.0
+_SHIFT_S, _SHIFTED_S = 600.0, 1500.0
+_SHIFT_RATES = 2.0, 4.0
 
 
 def day(seed: int) -> Trace:
-    """Mooncake's conversations, twice, in their order, lengths and prefixes as they are, at times that follow three short days: four times
-    as many requests at noon as at midnight."""
+    """The first 8,000 of Mooncake's conversations in their order, lengths and prefixes as they are, at times that follow three days of 40
+    minutes each: four times as many requests at noon as at midnight."""
     trace = mooncake(TRACES / "mooncake_conversation.jsonl.xz", random.Random(seed)).in_blocks_of(BLOCK_TOKENS)
-    unseen = 1 + max(block for each in trace.requests for block in each.block_hashes)
-    again = [replace(each, block_hashes=tuple(block + unseen for block in each.block_hashes)) for each in trace.requests]
-    requests = [*trace.requests, *again]
+    requests = trace.requests[:_DAYS_REQUESTS]
     arrive = _times(lambda at_s: 1 - 0.6 * math.cos(at_s / DAY_S * 2 * math.pi), DAY_S * _DAYS, len(requests), random.Random(seed))
     return replace(trace, requests=[replace(each, arrival_s=at_s) for each, at_s in zip(requests, arrive, strict=True)])
 
@@ -42,7 +41,7 @@ def burst(seed: int) -> Trace:
     began_s, ended_s = _BURST_S
     rate = lambda at_s: _BURST if began_s <= at_s < ended_s else _BASE  # noqa: E731
     times = _poisson(rate, _LONG_S, _BURST, rng)
-    return Trace("burst", [_request(at_s, 6000, 300, rng) for at_s in times], BLOCK_TOKENS)
+    return Trace("burst", [_request(at_s, 12_000, 600, rng) for at_s in times], BLOCK_TOKENS)
 
 
 def shift(seed: int) -> Trace:

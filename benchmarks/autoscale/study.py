@@ -48,9 +48,9 @@ def statics(*sizes: tuple[int, int]) -> tuple[Setup, ...]:
 
 
 SCENES = (
-    Scene("day", (*statics((3, 2), (4, 2), (5, 2)), *PROPORTIONAL, *DYNAMO)),
-    Scene("burst", (*statics((4, 2), (5, 2), (4, 3)), *PROPORTIONAL, *DYNAMO), start_ups_s=(30.0, 120.0, 300.0)),
-    Scene("shift", (*statics((3, 3), (4, 2), (4, 3)), *PROPORTIONAL, *DYNAMO)),
+    Scene("day", (*statics((2, 2), (3, 2), (4, 2), (5, 2)), *PROPORTIONAL, *DYNAMO)),
+    Scene("burst", (*statics((3, 1), (3, 2), (4, 3), (5, 4)), *PROPORTIONAL, *DYNAMO), start_ups_s=(155.0, 277.0)),
+    Scene("shift", (*statics((2, 3), (3, 3), (4, 3), (5, 4)), *PROPORTIONAL, *DYNAMO)),
 )
 
 

@@ -68,7 +68,7 @@ ACTIONS = counter(
     "baton_scaling_actions_total",
     ("kind", "role"),
     f"Workers that plans did something with; in a dry run, would have. `kind`: {values(ScalingAction)}",
-    "`relabel` to and fro: raise `autoscaling.relabel_rest_s`; `add` and `drain` in turns: raise `shrink_after_s`",
+    "`relabel` to and fro: raise `autoscaling.relabel_rest_s`; `add` and `drain` in turns: set `shrink_after_s`, higher",
 )
 FAILED_ACTIONS = counter(
     "baton_scaling_failed_actions_total", ("kind",), "Those of them that could not be done", "any again and again: the controller's log"

@@ -81,7 +81,7 @@ def dashboard() -> Dashboard:
                 graph(
                     "Actions",
                     "Workers that plans relabelled, woke, added, drained or put to sleep, in each window; in a dry run, would have. "
-                    "`relabel` to and fro: raise relabel_rest_s. `add` and `drain` in turns: raise shrink_after_s.",
+                    "`relabel` to and fro: raise relabel_rest_s. `add` and `drain` in turns: set shrink_after_s, higher.",
                     COUNT,
                     Query(increase(s.ACTIONS, by="kind,role"), "{{kind}} {{role}}"),
                     width=8,

@@ -10,12 +10,15 @@ _OCTAVES = 20
 _BINS = BINS_PER_OCTAVE * _OCTAVES + 1
 _SMALL = 1e-9
 _LARGE = 1e9
+_KEPT = 256
+"""Answers to each kind of question."""
 
 
 class LengthHistogram:
-    """After ``memory`` more lengths one counts for a third of what it did. Half a kilobyte twice; every call is O(bins) at most."""
+    """After ``memory`` more lengths one counts for a third of what it did. Half a kilobyte twice, and the answers given since the newest
+    length: requests that wait are planned again and again, and ask the same. Every call is O(bins) at most."""
 
-    __slots__ = ("_growth", "_newest", "_sums", "_weights")
+    __slots__ = ("_growth", "_newest", "_quantiles", "_sums", "_tails", "_weights")
 
     def __init__(self, memory: int) -> None:
         self._weights = array("d", bytes(8 * _BINS))
@@ -24,9 +27,13 @@ class LengthHistogram:
         self._growth = math.exp(1 / memory)
         self._newest = 1.0
         """The weight of the newest: the others need not be touched to make them lighter."""
+        self._tails: dict[int, tuple[float, float]] = {}
+        self._quantiles: dict[tuple[int, float], float] = {}
 
     def add(self, tokens: int) -> None:
         """A length was seen."""
+        self._tails.clear()
+        self._quantiles.clear()
         self._newest *= self._growth
         if self._newest > _LARGE:
             self._rescale()
@@ -47,23 +54,41 @@ class LengthHistogram:
 
     def quantile_beyond(self, tokens: int, part: float) -> float:
         """The length that ``part`` of those above ``tokens`` do not exceed; there must be some above."""
+        known = self._quantiles.get((tokens, part))
+        if known is None:
+            if len(self._quantiles) >= _KEPT:
+                self._quantiles.clear()
+            known = self._quantiles[tokens, part] = self._find_quantile(tokens, part)
+        return known
+
+    def _find_quantile(self, tokens: int, part: float) -> float:
         left = part * self._tail(tokens)[0]
         first = bin_of(tokens)
-        for bin_ in range(first, _BINS):
-            low, high = edge(bin_), edge(bin_ + 1)
-            weight = self._weights[bin_]
-            if bin_ == first:
-                weight, low = weight * _above(tokens, low, high), max(low, float(tokens))
+        low, high = EDGES[first], EDGES[first + 1]
+        weight, low = self._weights[first] * _above(tokens, low, high), max(low, float(tokens))
+        if weight >= left and weight > 0.0:
+            return low + (high - low) * left / weight
+        left -= weight
+        for bin_, weight in enumerate(self._weights[first + 1 :], first + 1):
             if weight >= left and weight > 0.0:
+                low, high = EDGES[bin_], EDGES[bin_ + 1]
                 return low + (high - low) * left / weight
             left -= weight
-        return edge(_BINS)
+        return EDGES[_BINS]
 
     def _tail(self, tokens: int) -> tuple[float, float]:
         """Weight, and weighted sum, of the lengths above ``tokens``; within its bin lengths are thought to be spread evenly."""
+        known = self._tails.get(tokens)
+        if known is None:
+            if len(self._tails) >= _KEPT:
+                self._tails.clear()
+            known = self._tails[tokens] = self._find_tail(tokens)
+        return known
+
+    def _find_tail(self, tokens: int) -> tuple[float, float]:
         bin_ = bin_of(tokens)
         count, total = sum(self._weights[bin_ + 1 :]), sum(self._sums[bin_ + 1 :])
-        low, high = edge(bin_), edge(bin_ + 1)
+        low, high = EDGES[bin_], EDGES[bin_ + 1]
         above = self._weights[bin_] * _above(tokens, low, high)
         return count + above, total + above * (max(low, tokens) + high) / 2
 
@@ -79,9 +104,8 @@ def bin_of(tokens: float) -> int:
     return min(_BINS - 1, int(BINS_PER_OCTAVE * math.log2(tokens))) if tokens > 1 else 0
 
 
-def edge(bin_: int) -> float:
-    """Where a bin begins: 0 for the first."""
-    return 2.0 ** (bin_ / BINS_PER_OCTAVE) if bin_ else 0.0
+EDGES: tuple[float, ...] = (0.0, *(2.0 ** (bin_ / BINS_PER_OCTAVE) for bin_ in range(1, _BINS + 1)))
+"""Where bins begin, and where the last one ends: a table, for every decision asks for hundreds."""
 
 
 def _above(tokens: float, low: float, high: float) -> float:

@@ -1,8 +1,8 @@
-"""The autoscaler on a running cluster, real Ray and real clock: a burst, a controller that is killed, limits, and back.
+"""The autoscaler on a running cluster, real Ray and real clock: a burst, limits, a killed controller, and back; to nothing, and back.
 
 One prefill and two decode workers to begin with, simulated, and so slow that a few requests a second keep them busy: what is tested is not
 how fast this machine is. The controller asks the router itself. Numbers are over ten seconds, and workers go fifteen seconds after they are
-of no use any more.
+of no use any more; the last ones when nobody has asked for anything for forty seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.cluster_process import Cluster, detached_up, eventually, simulated_args
+from tests.support.cluster_process import MODEL, Cluster, detached_up, eventually, simulated_args
 from tests.support.requests_at_a_rate import Clients
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -32,8 +32,9 @@ SCALING = {
     "interval_s": 0.5,
     "window_s": 10,
     "objective": {"ttft_s": 3.0, "tpot_s": 0.2},
-    "prefill": {"min": 1, "max": 3},
-    "decode": {"min": 1, "max": 2},
+    "prefill": {"min": 0, "max": 3},
+    "decode": {"min": 0, "max": 2},
+    "zero_after_s": 40,
     "season_s": None,
     "relabel_rest_s": 5,
     "shrink_after_s": 15,
@@ -164,3 +165,17 @@ def test_the_plans_are_told(cluster: Cluster) -> None:
     assert printed.returncode == 0, printed.stderr
     assert "told: arrivals_per_s " in printed.stdout
     assert printed.stdout.splitlines()[-1] == "do: nothing"
+
+
+async def test_to_nothing_and_back(cluster: Cluster) -> None:
+    """Nobody asks: both pools end. The next request is held, not refused, while workers start for it, and is answered."""
+    await until(lambda: told(cluster).get("wanted") == {"prefill": 0, "decode": 0}, 90.0, "nobody is wanted")
+    await until(lambda: all(worker["state"] == "gone" for worker in cluster.status()["workers"]), 30.0, "nobody is there")
+    body = {"model": MODEL, "prompt": [10, 7, 7, 7], "max_tokens": 4, "temperature": 0.0}
+    async with httpx.AsyncClient(timeout=300.0) as client:
+        answer = await client.post(f"{cluster.url}/v1/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["usage"]["completion_tokens"] == 4
+    assert acted(cluster, "Add")
+    [timeline] = cluster.timeline(answer.json()["id"])
+    assert timeline["waited_s"] > 0

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.predict.histogram import LengthHistogram, bin_of, edge
+from router.predict.histogram import EDGES, LengthHistogram, bin_of
 from router.predict.lengths import OutputLengths
 
 LONG = 1_000_000
@@ -19,7 +19,7 @@ LONG = 1_000_000
 @pytest.mark.parametrize("tokens", [1, 2, 3, 7, 100, 1023, 1024, 1025, 10**6])
 def test_a_length_is_in_its_bin(tokens: int) -> None:
     """Bins are a quarter of an octave wide."""
-    assert edge(bin_of(tokens)) <= tokens < edge(bin_of(tokens) + 1)
+    assert EDGES[bin_of(tokens)] <= tokens < EDGES[bin_of(tokens) + 1]
 
 
 @pytest.mark.parametrize("emitted", [0, 1, 30, 200, 1000])
@@ -113,3 +113,16 @@ def test_always_between_nothing_and_what_is_left(seen: list[int], prompt: int, m
     for left in (lengths.expected("m", "a", prompt, max_tokens, emitted), lengths.quantile(part, "m", "a", prompt, max_tokens, emitted)):
         assert math.isfinite(left)
         assert 0 <= left <= max(0, max_tokens - emitted)
+
+
+def test_answers_are_not_older_than_the_lengths() -> None:
+    """What was answered once is answered again, until another length is seen."""
+    asked = [(0, 0.5), (0, 0.9), (40, 0.5)]
+    once, often = LengthHistogram(64), LengthHistogram(64)
+    for tokens in (10, 50, 90, 400, 20, 60):
+        once.add(tokens)
+        often.add(tokens)
+        said = [often.quantile_beyond(*each) for each in asked]
+        assert [often.quantile_beyond(*each) for each in asked] == said
+    assert said == [once.quantile_beyond(*each) for each in asked]
+    assert often.mean_beyond(0, 1000) == once.mean_beyond(0, 1000)

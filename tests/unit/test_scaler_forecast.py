@@ -134,3 +134,33 @@ def test_a_jump_is_not_prepared_for_without_bound() -> None:
     track = followed(lambda at_s: 10.0 if at_s < 1000 else 1000.0, 1100.0)
     ahead = track.ahead("last", 1090.0, 60.0, None, 10.0)
     assert ahead.margin == 0.25 * ahead.value
+
+
+@pytest.mark.parametrize("horizon_s", [5.0, 60.0, 600.0, 3600.0])
+def test_few_forecasts_wait_to_be_checked(horizon_s: float) -> None:
+    """However long a start takes; and in every horizon many are checked all the same."""
+    track = Track()
+    for number in range(int(3 * horizon_s / 2)):
+        track = track.seen(float(number), number * 2.0, horizon_s, None)
+    assert min(60, horizon_s / 2) - 2 <= len(track.due) <= 61
+    assert track.costs[0] is not None
+
+
+def test_other_start_up_times_keep_the_bound() -> None:
+    """Where they change, what was foreseen for later waits on; never more than two horizons' worth of it."""
+    track = Track()
+    for number in range(2000):
+        track = track.seen(1.0, number * 2.0, 600.0 if number % 2 else 60.0, None)
+        assert len(track.due) <= 120
+
+
+def test_a_season_can_be_fitted_later() -> None:
+    """Until it is, the days before are gone by as they were foreseen; and then it is as if it had been fitted at once."""
+    known = followed(wave, 2.3 * DAY_S, season_s=DAY_S).series
+    then_s = (known.part + 1) * DAY_S / PARTS
+    at_once = known.plus(wave(then_s), then_s, 100.0, DAY_S)
+    late = known.plus(wave(then_s), then_s, 100.0, DAY_S, fits=False)
+    assert (late.unfitted, late.path) == (True, known.path[1:])
+    assert seasonal(late, then_s, 500.0, DAY_S) == pytest.approx(seasonal(at_once, then_s, 500.0, DAY_S), rel=0.1)
+    fitted = late.plus(wave(then_s + 10.0), then_s + 10.0, 100.0, DAY_S)
+    assert fitted == at_once.plus(wave(then_s + 10.0), then_s + 10.0, 100.0, DAY_S)

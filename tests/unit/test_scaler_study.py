@@ -48,6 +48,13 @@ def test_what_is_known_is_not_run_again(told: tuple[Path, Told], monkeypatch: py
         everything(SMALL, Runs(folder / "cache", 0, fresh=True), seed=1)
 
 
+def test_another_version_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outcomes of other code are not taken for this one's."""
+    before = Run("burst", OURS).key
+    monkeypatch.setattr("benchmarks.autoscale.runs.code", lambda: "of another day")
+    assert Run("burst", OURS).key != before
+
+
 def test_a_run_is_named_by_all_that_it_depends_on() -> None:
     """Another scene, setting, seed, start-up time or length: another file."""
     setups = [Setup("static", (), 2, 2), Setup("static", (), 2, 3), Setup("dynamo", (60.0, 0.0)), Setup("dynamo", (60.0, 1.0)), OURS]
@@ -79,6 +86,17 @@ def test_hours_at_equal_promises(attained: float, hours: float | None) -> None:
     assert hours_for(RIVAL, attained) == (None if hours is None else pytest.approx(hours))
 
 
+def test_what_nobody_would_choose_is_in_nobodys_way() -> None:
+    """A rival's bad setting between two good ones does not make it look worse."""
+    assert hours_for([*RIVAL, (5.0, 0.3)], 0.85) == pytest.approx(5.0)
+    assert attained_with([*RIVAL, (5.0, 0.3)], 5.0) == pytest.approx(0.85)
+
+
+def test_nothing_to_be_held_against_meets_nothing() -> None:
+    """Rivals that all keep less, with more worker-hours."""
+    assert not Curves(OURS, {OURS: found(0.9, 3.0), Setup("static", (), 2, 2): found(0.8, 4.0)}).meets_target
+
+
 @pytest.mark.parametrize(("hours", "attained"), [(3.0, None), (5.0, 0.85), (20.0, 1.0)])
 def test_promises_at_equal_hours(hours: float, attained: float | None) -> None:
     """Likewise; none where even the cheapest setting takes more."""
@@ -104,10 +122,11 @@ def test_the_best_rival_decides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attained", "hours", "is_met"), [(0.9, 5.0, False), (0.85, 4.1, False), (0.85, 3.9, True), (0.99, 5.7, True), (1.0, 7.9, True)]
+    ("attained", "hours", "is_met"),
+    [(0.9, 5.0, False), (0.85, 4.1, False), (0.85, 3.9, True), (0.99, 5.7, True), (1.0, 7.9, False), (1.0, 5.0, True)],
 )
 def test_the_target(attained: float, hours: float, is_met: bool) -> None:
-    """A fifth fewer worker-hours, or more promises than any rival keeps."""
+    """A fifth fewer worker-hours, or ten points more. That no rival keeps as many promises is no target met by itself."""
     rivals = {Setup("static", (), count, count): found(share, 2.0 * count) for count, share in ((2, 0.8), (3, 0.9), (4, 0.99))}
     assert Curves(OURS, {OURS: found(attained, hours), **rivals}).meets_target is is_met
 
