@@ -86,7 +86,7 @@ class VllmEngine(Engine):
 
         from engine.vllm_metrics import VllmMetrics
 
-        arguments = {**default_engine_args(), **self._engine_args}
+        arguments = with_empty_slot({**default_engine_args(), **self._engine_args})
         if self._kv_transfer:
             arguments["kv_transfer_config"] = KVTransferConfig(**self._kv_transfer)
         self._events_path.parent.mkdir(parents=True, exist_ok=True)
@@ -243,6 +243,16 @@ def default_engine_args() -> dict[str, Any]:
     if not current_platform.is_cpu():
         return {}
     return {"distributed_executor_backend": "uni", "enforce_eager": True}
+
+
+def with_empty_slot(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """On the CPU, one slot for LoRA adapters more than will ever be filled. vLLM 0.32 gives requests without an adapter the index -1, and
+    its kernels for the CPU take that for the last slot (``lora/ops/torch_ops``): beside others' adapters they would be computed with it."""
+    from vllm.platforms import current_platform
+
+    if not arguments.get("enable_lora") or not current_platform.is_cpu():
+        return dict(arguments)
+    return {**arguments, "max_loras": arguments["max_loras"] + 1, "max_cpu_loras": arguments["max_cpu_loras"] + 1}
 
 
 def prepare_environment(host: str, eager: bool) -> None:

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.engine.serving import BaseServing
+from vllm.lora.ops.torch_ops import bgmv_expand
 from vllm.lora.request import LoRARequest
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 from vllm.v1.core.kv_cache_utils import generate_block_hash_extra_keys, to_event_extra_keys
@@ -90,3 +92,11 @@ def test_blocks_are_hashed_with_name_and_path() -> None:
     keys, _ = generate_block_hash_extra_keys(request, 0, 16, 0)
     assert keys == (("lora", "poet", "/a"),)
     assert to_event_extra_keys([keys]) == [("poet",)]
+
+
+def test_on_the_cpu_no_adapter_is_the_last_slot() -> None:
+    """Why engine/vllm_engine.py has one more there than is filled. Once this fails, that can go."""
+    weights, made = torch.zeros(2, 1, 4, 3), torch.zeros(2, 4)
+    weights[1] = 1.0
+    bgmv_expand(torch.ones(2, 3), weights, made, torch.tensor([0, -1]))
+    assert made.tolist() == [[0.0] * 4, [3.0] * 4]
