@@ -47,7 +47,7 @@ async def controller(monkeypatch: pytest.MonkeyPatch) -> Controller:
     monkeypatch.setattr(Controller, "run", stands_still)
     monkeypatch.delattr(Controller, "__del__")
     config = simulated_args(prefill=1, decode=2) | {"host": "127.0.0.1"}
-    made = Controller(config, lambda *_: None)  # type: ignore[arg-type, return-value]  # nobody is built
+    made = Controller(config, lambda *_: None)  # type: ignore[arg-type]  # nobody is built
     for number, role in enumerate((Role.PREFILL, Role.DECODE, Role.DECODE)):
         name = WorkerId(f"w{number}")
         card = WorkerCard(name, Epoch(1), role, WorkerState.READY, "tcp://h:1", "k" * 40, FACTS)
@@ -73,5 +73,5 @@ async def test_routers_are_told_in_the_same_go(controller: Controller) -> None:
     for poll in waiting:
         heard = poll.result()
         assert heard is not None
-        assert {card.worker: card.role for card in heard.cards}["w1"] is Role.PREFILL
+        assert {card.worker: card.role for card in heard.cards}[WorkerId("w1")] is Role.PREFILL
     controller._loop_task.cancel()
