@@ -316,10 +316,10 @@ class WorkerRuntime:
                 raise AdapterError(name, "this worker has been started without `lora`")
             adapter = self._adapters.find(name)
         except AdapterError as error:
-            await self._refuse_adapter(router, add.leg, str(error), final=True)
+            await self._refuse_adapter(router, add.leg, str(error))
             return
         if not self._adapters.place(adapter, self._legs.uses):
-            await self._refuse_adapter(router, add.leg, f"requests with other adapters have all slots; `{name}` needs one", final=False)
+            await self._refuse_adapter(router, add.leg, f"requests with other adapters have all slots; `{name}` needs one", busy=True)
             return
         request = msgspec.structs.replace(request, lora_request=engine_lora(adapter))
         self._legs.enter(router, add, name)
@@ -337,14 +337,15 @@ class WorkerRuntime:
         except AdapterError as error:
             if self._legs.get(leg) is not None:
                 self._legs.end(leg)
-                await self._refuse_adapter(router, leg, str(error), final=True)
+                await self._refuse_adapter(router, leg, str(error))
         except EngineFailedError as error:
             log.error("worker %s: %s", self.worker, error.reason)  # run() sees the same and ends the worker
 
-    async def _refuse_adapter(self, router: RouterId, leg: LegId, reason: str, *, final: bool) -> None:
+    async def _refuse_adapter(self, router: RouterId, leg: LegId, reason: str, *, busy: bool = False) -> None:
+        """``busy``: it can be offered again later. Else the request ends with the reason."""
         self._tally.refused(LegRefusal.ADAPTER)
         self._spans.ended(leg, "refused", reason)
-        await self._end.send(router, Refused(leg, self.epoch, reason, final=final))
+        await self._end.send(router, Refused(leg, self.epoch, reason, busy=busy, final=not busy))
 
     def _no_room(self, add: AddLeg) -> str | None:
         assert self._facts is not None

@@ -68,7 +68,7 @@ _ROUTERS_OWN = {"kv_transfer": {"link_gbps", "link_latency_s"}, "tracing": {"sam
 def spec_hash(config: BatonConfig, role: Role) -> str:
     """Names a pool's configuration: workers with another hash are replaced. What only routers or the controller read does not matter."""
     pool = _for_workers(config, role)
-    shared = config.model_dump(include={"model", "engine", "kv_transfer", "host", "tracing"}, exclude=_ROUTERS_OWN)
+    shared = config.model_dump(include={"model", "engine", "lora", "kv_transfer", "host", "tracing"}, exclude=_ROUTERS_OWN)
     channel = config.router.model_dump(include={"heartbeat_s", "worker_timeout_s"})
     text = json.dumps([pool, shared, channel], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

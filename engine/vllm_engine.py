@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 import zmq.asyncio
 
-from core.adapter import Adapter, adapter_number
+from core.adapter import Adapter
 from core.errors import AdapterError, EngineFailedError
 from core.ids import LegId
 from core.step_model import StepWork
@@ -202,8 +202,16 @@ class VllmEngine(Engine):
             raise AdapterError(adapter.name, str(error).replace(adapter.path, adapter.name)) from error
 
     async def unload_adapter(self, name: str) -> None:
-        with _as_engine_failure():
-            await self._core.remove_lora_async(adapter_number(name))
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        from engine.vllm_lora import lora_number
+
+        try:
+            await self._core.remove_lora_async(lora_number(name))
+        except EngineDeadError as error:
+            raise EngineFailedError(f"{type(error).__name__}: {error}") from error
+        except Exception as error:  # the engine goes on
+            raise AdapterError(name, f"it could not be unloaded: {error}") from error
 
     async def sleep(self) -> None:
         # Not with NIXL: it has the cache's memory registered with the network, as its peers have, and what vLLM gives back and takes

@@ -15,7 +15,11 @@ from core.ids import RouterId
 from core.metrics.words import Why
 from router.entrance import Entrance, LeftError, RefusedError, again_of, has_body, headers_of, turn_away
 from router.selection import Way, model_in_address, model_in_body, unknown, way
+from router.served_paths import WITHOUT_KEY
 from router.service import WantedService
+
+
+TARGETS = "/v1/baton/targets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,8 @@ class Models:
         found = Way.FIRST if scope["method"] == "OPTIONS" else way(scope["method"], path)
         in_address = None if found is Way.BY_BODY else model_in_address(scope.get("query_string", b""))
         headers = headers_of(scope)
-        if found is Way.FIRST and in_address is None:
+        open_to_all = path in WITHOUT_KEY or scope["method"] == "OPTIONS"  # the same of every model; who is served stays behind the key
+        if found is Way.FIRST and (in_address is None or open_to_all):
             await self._first.app(scope, receive, send)
             return
         self._entrance.key(path, headers)
@@ -86,11 +91,15 @@ class Models:
 
     async def _answer_of_each(self, path: str, scope: Scope, send: Send) -> None:
         answers = await asyncio.gather(*(_asked(model.app, scope) for model in self._models.values()))
-        told = together(path, dict(zip(self._models, answers, strict=True)))
+        by_model = dict(zip(self._models, answers, strict=True))
+        status, told = HTTPStatus.OK, together(path, by_model)
+        away = [name for name, (answered, _) in by_model.items() if answered != HTTPStatus.OK]
+        if path == TARGETS and away:  # Prometheus then keeps the list it has, rather than one without all of a model's
+            status, told = HTTPStatus.SERVICE_UNAVAILABLE, {"detail": f"the controller of {', '.join(away)} does not answer"}
         body = json.dumps(told).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers.append((b"x-baton-router", self._router.encode()))
-        await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
     async def _answer_of_one(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
@@ -109,7 +118,7 @@ def together(path: str, answers: Mapping[str, tuple[int, Any]]) -> Any:
     good = [told for status, told in answers.values() if status == HTTPStatus.OK]
     if path == "/v1/models":
         return {"object": "list", "data": [card for told in good for card in told["data"]]}
-    if path == "/v1/baton/targets":
+    if path == TARGETS:
         return [target for told in good for target in told]
     return {"models": {name: told if status == HTTPStatus.OK else {"error": _why(told)} for name, (status, told) in answers.items()}}
 

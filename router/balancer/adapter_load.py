@@ -34,8 +34,13 @@ def loading(ask: Ask, worker: WorkerId, seen: WorkerView) -> Loading:
     return Loading(held.load_s, held.load_s * (seen.decoding + evicts))
 
 
+def no_adapters(ask: Ask, seen: WorkerView) -> str | None:
+    """Why a worker can never have the request's adapter: one from before there were any."""
+    return "it takes no adapters" if ask.adapter is not None and not seen.card.facts.adapter_slots else None
+
+
 def no_slot(ask: Ask, seen: WorkerView) -> str | None:
-    """Why a worker cannot have the request's adapter loaded now, or at all."""
+    """Why a worker cannot have the request's adapter loaded now."""
     if ask.adapter is None or seen.card.worker in ask.adapter_promised:
         return None
     held = seen.load.adapters

@@ -8,7 +8,7 @@ from enum import Enum, auto
 
 from core.ids import WorkerId
 from core.worker import Role, WorkerState
-from router.balancer.adapter_load import no_slot
+from router.balancer.adapter_load import no_adapters, no_slot
 from router.plan import Ask, Plan, View, WorkerView
 from router.room import no_room_for_all, no_room_to_decode, no_room_to_prefill
 
@@ -66,7 +66,7 @@ def candidates(ask: Ask, view: View, alone: Alone = Alone.NEVER) -> Candidates:
     def with_room(pool: Sequence[WorkerId], no_room: Callable[[WorkerView, int], str | None]) -> list[WorkerId]:
         able: list[WorkerId] = []
         for worker in pool:
-            reason = no_room(view[worker], ask.prompt_tokens)
+            reason = no_slot(ask, view[worker]) or no_room(view[worker], ask.prompt_tokens)
             if reason is None:
                 able.append(worker)
             else:
@@ -99,4 +99,4 @@ def _unfit(ask: Ask, worker: WorkerId, seen: WorkerView) -> str | None:
         return "refused this request or was lost under it"
     if ask.prompt_tokens >= card.facts.num_blocks * card.facts.block_size_tokens:
         return f"{TOO_LONG} {card.facts.num_blocks * card.facts.block_size_tokens} tokens only"
-    return no_slot(ask, seen)
+    return no_adapters(ask, seen)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
@@ -18,11 +19,12 @@ from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 from vllm.v1.core.kv_cache_utils import generate_block_hash_extra_keys, to_event_extra_keys
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.engine.core_client import AsyncMPClient
+from vllm.v1.worker.gpu.lora_utils import LoraState
 
 from core.adapter import Adapter
 from core.lora_config import LoraConfig
 from engine.adapters import AdapterCatalogue
-from engine.vllm_lora import engine_lora
+from engine.vllm_lora import engine_lora, lora_number
 from router.adapters import serve_adapters
 
 
@@ -84,6 +86,13 @@ def test_one_that_is_loaded_is_not_loaded_again() -> None:
     source = inspect.getsource(LRUCacheWorkerLoRAManager.add_adapter)
     assert "lora_request.lora_int_id not in self.list_adapters()" in source
     assert "len(self._adapter_manager) + 1 > self._adapter_manager.capacity" in source
+
+
+def test_numbers_fit_where_runners_keep_them() -> None:
+    """engine/vllm_lora.py: vLLM's runner for GPUs has 32 bits for them, and a larger one would end its engine in a step."""
+    source = inspect.getsource(LoraState.__init__)
+    assert "dtype=np.int32" in source
+    assert lora_number("poet") <= np.iinfo(np.int32).max
 
 
 def test_blocks_are_hashed_with_name_and_path() -> None:

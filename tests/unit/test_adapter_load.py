@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as replace_fields
 
 from benchmarks.adapters import POLICIES, replayed, with_adapters
 from core.ids import RequestId, WorkerId
@@ -117,6 +118,26 @@ def test_affinity_overloads_nobody() -> None:
             "p0", "p1", "d0", p0=load("a"), p1={**load("poet"), **busy_prefill(ahead_tokens)}, d0={**load("poet"), **busy_decode(40)}
         )
         assert taken(ask(), workers).prefill == taker
+
+
+def test_who_takes_no_adapters_is_not_asked() -> None:
+    """While workers are replaced by such as do, there are both."""
+    workers = cluster("p0", "p1", "d0", "d1")
+    for name in (P0, D0):
+        card = workers[name].card
+        workers[name] = replace(workers[name], card=replace_fields(card, facts=replace_fields(card.facts, adapter_slots=0)))
+    plan = taken(ask(), workers)
+    assert {plan.prefill, plan.decode} <= {P1, D1}
+    assert Balancer(joint()).choose(ask(), workers).rejected == {P0: "it takes no adapters", D0: "it takes no adapters"}
+
+
+def test_full_slots_are_waited_for() -> None:
+    """As is all that is full: nobody falls back on one worker, or computes a prompt anew, because others have all slots of a pool."""
+    full = load("a", "b", in_use=2)
+    workers = cluster("p0", "d0", p0=load("poet"), d0=full)
+    assert Balancer(joint()).choose(ask(), workers).chosen is None
+    assert Balancer(joint()).choose(ask(keeper=P0), workers).chosen is None
+    assert taken(ask(keeper=P0), cluster("p0", "d0", p0=full, d0=load("poet"))) == Plan(P0, D0)
 
 
 def test_of_a_large_pool_those_that_have_it_are_looked_at() -> None:

@@ -19,7 +19,9 @@ from router.balancer.joint import Joint
 from router.balancer.pricing import SWITCHES
 from router.plan import Ask, Books, Plan, Scored, WorkerView
 
-FACTS = EngineFacts(block_size_tokens=16, num_blocks=10_000, max_model_len=100_000, max_num_seqs=64, max_num_batched_tokens=1000)
+FACTS = EngineFacts(
+    block_size_tokens=16, num_blocks=10_000, max_model_len=100_000, max_num_seqs=64, max_num_batched_tokens=1000, adapter_slots=2
+)
 MODEL = StepModel(prefill_base_s=0.01, prefill_token_s=1e-4, decode_base_s=0.01, decode_request_s=1e-4, decode_context_s=1e-8)
 P0, P1, D0, D1 = (WorkerId(name) for name in ("p0", "p1", "d0", "d1"))
 ALL = ("p0", "p1", "d0", "d1")

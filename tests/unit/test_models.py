@@ -124,7 +124,8 @@ async def test_bounds_hold_at_the_door(monkeypatch: pytest.MonkeyPatch):
     assert (await door.client.post(INFER, json={"model": "c"})).status_code == 401
     assert (await door.client.get("/v1/models")).status_code == 401
     assert (await door.client.get("/v1/baton/status?model=c")).status_code == 401
-    assert (await door.client.get("/health")).status_code == 200
+    for name in ("", "?model=a", "?model=c"):
+        assert (await door.client.get(f"/health{name}")).status_code == 200
     bearer = {"authorization": f"Bearer {KEY}"}
     assert (await door.client.post(INFER, json={"model": "a", "prompt": "x" * 3000}, headers=bearer)).status_code == 413
     assert (await door.client.post(INFER, json={"model": "a"}, headers=bearer)).status_code == 200
@@ -147,10 +148,17 @@ async def test_all_are_asked_together_unless_one_is_meant():
     assert (await door.client.get("/v1/baton/status", params={"model": "org/B"})).json() == {"workers": []}
 
 
+async def test_prometheus_is_told_of_all_models_or_keeps_what_it_has():
+    """A list that lacks a model's workers would end its alerts just when its controller is away."""
+    door = Door({"/v1/baton/targets": [{"targets": ["b"]}]})
+    answer = await door.client.get("/v1/baton/targets")
+    assert (answer.status_code, answer.json()) == (503, {"detail": "the controller of a does not answer"})
+
+
 def test_lists_are_put_together():
     """The models that are served, and whom Prometheus is to scrape: in the form in which one model's would be."""
     assert together("/v1/models", {"a": (200, {"data": [1]}), "b": (200, {"data": [2, 3]})}) == {"object": "list", "data": [1, 2, 3]}
-    assert together("/v1/baton/targets", {"a": (200, [1]), "b": (503, {"error": {"message": "away"}})}) == [1]
+    assert together("/v1/baton/targets", {"a": (200, [1]), "b": (200, [2])}) == [1, 2]
     assert together("/v1/baton/scaling", {"a": (503, {"error": {"message": "away"}})}) == {"models": {"a": {"error": "away"}}}
 
 

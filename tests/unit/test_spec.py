@@ -25,6 +25,7 @@ TABLE: dict[str, tuple[dict[str, Any], set[Role]]] = {
     "every engine": ({"engine": {"args": {"max_num_seqs": 5}}}, {P, D}),
     "what routers expect of links": ({"kv_transfer": {"link_gbps": 100, "link_latency_s": 0.001}}, set()),
     "what is expected of one pool": ({"decode": {"step_times": "x"}}, {D}),
+    "adapters": ({"lora": {"adapters": {"poet": {"path": "/poet"}}}}, {P, D}),
     "leases": ({"kv_transfer": {"lease_s": 20}}, {P, D}),
     "heartbeats, which both ends keep": ({"router": {"heartbeat_s": 0.2}}, {P, D}),
 }
