@@ -61,7 +61,9 @@ class BudgetClaims:
         """How many workers a controller wants that has found so many. Nothing is started that was not granted; scaling does the rest."""
         held = gpus(here, self._cost)
         more = max(held, gpus(wanted, self._cost))
-        return wanted if (await self._claimed(held, more, _STARTS_WITHIN_S)).gpus >= more - 1e-9 else here
+        if (await self._claimed(held, more, _STARTS_WITHIN_S)).gpus >= more - 1e-9:
+            return wanted
+        return {role: min(wanted[role], here[role]) for role in Role}  # some of those here may be leaving: they are not to be replaced
 
     async def _claimed(self, held_gpus: float, wanted_gpus: float, within_s: float = _ANSWERS_WITHIN_S) -> Grant:
         try:

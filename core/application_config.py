@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from core.arguments import ServerArgs
 from core.config import BatonConfig, ModelConfig, SharedConfig
+from core.errors import ConfigError
 from core.section import Section
 from core.worker import Role
 
@@ -63,6 +64,27 @@ class ApplicationConfig(SharedConfig):
         return self
 
     @model_validator(mode="after")
+    def _adapters_belong_to_one_model(self) -> ApplicationConfig:
+        owner = {model.served_name: f"models[{place}]" for place, model in enumerate(self.models)}
+        folders: dict[str, str] = {}
+        for place, model in enumerate(self.models):
+            here = f"models[{place}].lora"
+            for name in model.lora.adapters:
+                if (other := owner.setdefault(name, here)) != here:
+                    raise ValueError(f"`{here}.adapters.{name}` is what `{other}` is called or has, too; `model` selects by that name")
+            folder = model.lora.directory
+            if folder is not None and (other := folders.setdefault(folder, here)) != here:
+                raise ValueError(f"`{here}.directory` is that of `{other}`, too; adapters are made for one model: give each a folder")
+        return self
+
+    @model_validator(mode="after")
+    def _budget_is_of_one_kind(self) -> ApplicationConfig:
+        on_gpus = {model.pool(role).num_gpus > 0 for model in self.models for role in Role}
+        if self.autoscaling.gpu_budget is not None and len(on_gpus) > 1:
+            raise ValueError("`autoscaling.gpu_budget` cannot be shared where some models have GPUs and others CPUs; set `max` per pool")
+        return self
+
+    @model_validator(mode="after")
     def _begins_within_the_budget(self) -> ApplicationConfig:
         budget = self.autoscaling.gpu_budget
         first = {model.served_name: sum(model.pool(role).count * model.pool(role).scaled_by for role in Role) for model in self.models}
@@ -86,6 +108,14 @@ class Application:
     def gpu_budget(self) -> float | None:
         """What all models share, if anything. Where there is one model, its own budget is all there is."""
         return self.source.autoscaling.gpu_budget if isinstance(self.source, ApplicationConfig) else None
+
+    def only(self, name: str | None) -> Application:
+        """With one model: that of the name, or the only one there is. Raises ConfigError."""
+        found = [model for model in self.models if name in (None, model.served_name)]
+        if len(found) == 1:
+            return Application(self.source, (found[0],))
+        served = ", ".join(model.served_name for model in self.models)
+        raise ConfigError(f"serves {served}; `--model` says which is meant" if name is None else f"does not serve `{name}`, but {served}")
 
     def name_of(self, config: BatonConfig, app: str) -> str:
         """What a model's workers, notices and metrics are filed under: in a list, each model is an application of its own but for its

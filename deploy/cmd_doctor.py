@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", type=Path, nargs="?", metavar="CONFIG", help="the YAML file that is to be served")
+    parser.add_argument("--model", metavar="NAME", help="of several that the file serves: the one to look at")
     parser.add_argument("--address", help="a running Ray cluster (auto, or host:port) instead of this machine")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
@@ -41,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from deploy.doctor import report
 
     lines: list[Line] = []
-    file = _file(arguments.file, lines)
+    file = _file(arguments.file, arguments.model, lines)
 
     def there(app: str, progress: Progress) -> int:
         from deploy.doctor.examination import examine
@@ -62,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if report.well(lines) else 1
 
 
-def _file(path: Path | None, lines: list[Line]) -> ServeFile | None:
+def _file(path: Path | None, model: str | None, lines: list[Line]) -> ServeFile | None:
     """What it asks for, and the line about it. None where it is wrong: what needs no configuration is looked at all the same."""
     from core.errors import ConfigError
     from deploy.check_config import read
@@ -72,6 +74,7 @@ def _file(path: Path | None, lines: list[Line]) -> ServeFile | None:
         return None
     try:
         file = read(path)
+        file = dataclasses.replace(file, served=file.served.only(model))
     except ConfigError as error:
         lines.append(
             judged("configuration", str(path), "", [(str(error), f"`baton check-config {path}`; all else is looked at without it")])

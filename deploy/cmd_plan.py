@@ -113,6 +113,10 @@ def run(arguments: argparse.Namespace) -> int:
         progress.end()
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        progress.end()
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
     finally:
         progress.end()
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import gc
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--format", choices=("mooncake", "azure", "csv", "jsonl"), help="of the trace; otherwise guessed")
     parser.add_argument("--scale-rate", type=_positive, default=1.0, metavar="X", help="so many times as many requests per second")
     parser.add_argument("--seconds", type=_positive, metavar="S", help="so long; a shorter trace is repeated")
+    parser.add_argument("--model", metavar="NAME", help="of several that the file serves: the one to simulate, by itself")
     parser.add_argument("--prefill", type=int, metavar="N", help="prefill workers, in place of the file's `count`")
     parser.add_argument("--decode", type=int, metavar="N", help="decode workers, likewise")
     parser.add_argument("--faults", type=Path, metavar="FILE", help="what goes wrong and when, in YAML")
@@ -72,6 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
 
 
 def _simulation(arguments: argparse.Namespace) -> Simulation:
@@ -84,7 +89,7 @@ def _simulation(arguments: argparse.Namespace) -> Simulation:
     from simulation.synthetic import Synthetic
     from simulation.trace_files import read_trace
 
-    config = _counted(read(arguments.file).config, arguments)
+    config = _counted(read(arguments.file).served.only(arguments.model).models[0], arguments)
     rng = random.Random(arguments.seed)
     if arguments.trace is not None:
         trace = read_trace(arguments.trace, rng, arguments.format)
@@ -178,6 +183,6 @@ class _Teller:
 
 def _positive(text: str) -> float:
     value = float(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError("has to be above 0")
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError("has to be above 0, and finite")
     return value

@@ -18,7 +18,6 @@ from router.selection import Way, model_in_address, model_in_body, unknown, way
 from router.served_paths import WITHOUT_KEY
 from router.service import WantedService
 
-
 TARGETS = "/v1/baton/targets"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -33,8 +34,8 @@ class Synthetic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         for name in ("rate", "isl", "osl", "seconds", "prefixes", "burst"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`{name}` must be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be above 0, and finite")
         if not 0 <= self.hit < 1:
             raise ValueError("`hit` must be at least 0 and below 1")
         if self.burst != 1.0 and self.burst_for <= 0:

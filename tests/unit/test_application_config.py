@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.application_config import application_of
+from core.errors import ConfigError
 from core.worker import Role
 from deploy.check_config import WrongFileError, check
 
@@ -97,3 +98,36 @@ def test_what_does_not_go_with_a_shared_budget(autoscaling: dict[str, Any], said
     application_of({"models": models})
     with pytest.raises(ValidationError, match=said):
         application_of({"models": models, "autoscaling": {"gpu_budget": 9}})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"lora": {"adapters": {"poet": {"path": "/other"}}}},
+            r"models\[1\].lora.adapters.poet` is what `models\[0\].lora` is called",
+        ),
+        ({"lora": {"adapters": {"first": {"path": "/p"}}}}, r"models\[1\].lora.adapters.first` is what `models\[0\]` is called"),
+        ({"lora": {"directory": "/adapters"}}, r"models\[1\].lora.directory` is that of `models\[0\].lora`, too"),
+        ({"prefill": {"num_gpus": 1}, "decode": {"num_gpus": 1}}, "cannot be shared where some models have GPUs"),
+    ],
+)
+def test_what_two_models_cannot_both_have(changed: dict[str, Any], said: str):
+    """An adapter's name selects one model; GPUs and CPUs do not add up."""
+    lora = {"adapters": {"poet": {"path": "/poet"}}, "directory": "/adapters"}
+    args: dict[str, Any] = {"models": [{"model": "first", "lora": lora}, {"model": "second"}], "autoscaling": {"gpu_budget": 9}}
+    application_of(args)
+    args["models"][1] |= changed
+    with pytest.raises(ValidationError, match=said):
+        application_of(args)
+
+
+def test_one_of_several_models_is_chosen_by_its_name():
+    """And has to be, where a command is about one."""
+    several = application_of({"models": [{"model": "first"}, {"model": "second"}]})
+    assert [model.served_name for model in several.only("second").models] == ["second"]
+    with pytest.raises(ConfigError, match="serves first, second; `--model` says which is meant"):
+        several.only(None)
+    with pytest.raises(ConfigError, match="does not serve `third`, but first, second"):
+        several.only("third")
+    assert application_of({"model": "first"}).only(None).models[0].model == "first"

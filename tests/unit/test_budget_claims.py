@@ -69,8 +69,9 @@ async def test_nothing_grows_while_nobody_answers():
         (6.0, {P: 0, D: 0}, {P: 0, D: 0}),
         (4.0, {P: 1, D: 1}, {P: 1, D: 1}),
         (9.0, {P: 4, D: 1}, {P: 2, D: 3}),
+        (6.0, {P: 3, D: 1}, {P: 2, D: 1}),
     ],
-    ids=["enough", "too little", "some are there already", "fewer than are there"],
+    ids=["enough", "too little", "some are there already", "fewer than are there", "one of those that are there leaves"],
 )
 async def test_what_a_controller_begins_with(granted_gpus: float, here: dict[Role, int], expected: dict[Role, int]):
     """What it wants where all of that was granted, else what it has found."""
