@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from core.adapter import Adapter, is_adapter_name
@@ -40,5 +41,5 @@ class AdapterCatalogue:
         found: list[str] = []
         if self._directory is not None and self._directory.is_dir():
             found = sorted(folder.name for folder in self._directory.iterdir() if folder.name not in self._named)
-        there = [adapter for name in found if (adapter := self.find(name)) is not None]
-        return [*self._named.values(), *there[:_LISTED]]
+        there = (adapter for name in found if (adapter := self.find(name)) is not None)
+        return [*self._named.values(), *islice(there, _LISTED)]
