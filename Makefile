@@ -7,10 +7,10 @@ TORCH_CPU ?= $(or $(PIP_FIND_LINKS),https://download.pytorch.org/whl/cpu/torch/)
 COMPILE := $(BIN)/uv pip compile --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit check format bench goodput autoscale planning chaos dashboards screenshots lock clean
+.PHONY: help setup demo test test-unit check format bench goodput autoscale planning roofline published validate simulate-speed adapters chaos dashboards screenshots lock clean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Make .venv from the lock (LOCK=gpu for NVIDIA GPUs); does nothing when it is up to date
 	@test -n "$(PYTHON)" || { echo "No Python found. Install Python 3.11, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
@@ -47,6 +47,24 @@ autoscale: setup ## Compare scalers on a day, a burst and a shift of lengths, si
 
 planning: setup ## Run every `baton plan` of docs/planning.md anew, with its pictures: some minutes
 	@$(BIN)/python -m benchmarks.plan_page
+
+roofline: setup ## The performance model beside measured step times, and planned set-ups beside measured ones (docs/performance-model.md)
+	@$(BIN)/python -m benchmarks.roofline $(ARGS)
+	@$(BIN)/python -m benchmarks.roofline_plan
+
+published: setup ## The simulator beside deployments that others measured (docs/simulator.md; ARGS="--most-tokens 5e6" leaves out the longest)
+	@$(BIN)/python -m benchmarks.published $(ARGS)
+
+validate: setup ## The simulator beside a real deployment on this machine, 1P1D and 2P2D; wants it quiet (docs/simulator.md)
+	@$(BIN)/python -m benchmarks.validate_engine --real
+	@$(BIN)/python -m benchmarks.validate_cluster --prefill 1 --decode 1 $(ARGS)
+	@$(BIN)/python -m benchmarks.validate_cluster --prefill 2 --decode 2 $(ARGS)
+
+simulate-speed: setup ## How fast `baton simulate` is with a thousand workers (docs/simulator.md)
+	@$(BIN)/python -m benchmarks.simulate_speed $(ARGS)
+
+adapters: setup ## What it saves to send requests where their LoRA adapter is, simulated (docs/lora.md)
+	@$(BIN)/python -m benchmarks.adapters
 
 chaos: setup ## Break everything at every step, soak and overload; writes docs/reliability.md (ONLY=--simulated is a part)
 	@$(BIN)/python -m tests.chaos $(ONLY)
