@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         from deploy.on_ray import on_cluster
 
-        if status := on_cluster(argparse.Namespace(address=arguments.address, app=None), there):
+        if status := on_cluster(argparse.Namespace(address=arguments.address, app=None, model=None), there):
             return status
     print(report.as_json(lines) if arguments.json else report.text(lines))
     return 0 if report.well(lines) else 1
