@@ -49,15 +49,19 @@ def test_a_wrong_file_is_a_line_and_the_rest_is_looked_at(home: Home) -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_when_it_is_ended_midway(home: Home, end: signal.Signals) -> None:
-    """Ctrl-C and kill -9 end the examining processes, too."""
-    doctor = home.start("doctor", home.file(simulated_args()))
-    eventually(lambda: len(home.processes()) >= 3, 30.0, "both examiners are there")
-    if end is signal.SIGINT:
-        doctor.interrupt()
-        assert doctor.wait(60.0) == 130, doctor.output
-    else:
-        doctor.kill()
-    eventually(lambda: not home.processes(), 10.0, "everything has ended")
+    """Ctrl-C and kill -9 end the examining processes, too. It takes a second or two: one that is done before it can be ended is no test."""
+    for _ in range(5):
+        doctor = home.start("doctor", home.file(simulated_args()))
+        eventually(lambda: len(home.processes()) >= 3, 30.0, "both examiners are there")
+        if end is signal.SIGINT:
+            doctor.interrupt()
+        else:
+            doctor.kill()
+        status = doctor.wait(60.0)
+        eventually(lambda: not home.processes(), 30.0, "everything has ended")
+        if status != 0:
+            break
+    assert status == (130 if end is signal.SIGINT else -signal.SIGKILL), doctor.output
 
 
 @pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
