@@ -55,6 +55,8 @@ class AdapterSlots:
         self.load_s += (_NEWS if self._is_measured else 1.0) * (took_s - self.load_s)
         self._is_measured = True
 
-    def failed(self, name: str) -> None:
-        """It could not be loaded: its slot is free."""
+    def failed(self, name: str, stays: str | None = None) -> None:
+        """It could not be loaded: its slot is free, or has again who was to be unloaded for it and ``stays``; that one goes first."""
         self._names.pop(name, None)
+        if stays is not None:
+            self._names = {stays: None, **self._names}

@@ -70,14 +70,17 @@ class Adapters:
         await asyncio.gather(*loads, return_exceptions=True)
 
     async def _load(self, adapter: Adapter, placed: Placed) -> None:
-        began_s = self._clock()
+        began_s, leaving = self._clock(), placed.evicted
         try:
-            if placed.evicted is not None:
-                await self._engine.unload_adapter(placed.evicted)
+            if leaving is not None:
+                await self._engine.unload_adapter(leaving)
+                leaving = None
             await self._engine.load_adapter(adapter)
-        except AdapterError:
-            self._slots.failed(adapter.name)
+        except AdapterError as error:
+            self._slots.failed(adapter.name, stays=leaving)
             self.told(AdapterFate.FAILED)
+            if leaving is not None:
+                raise AdapterError(adapter.name, f"`{leaving}` should have made room for it: {error.reason}") from error
             raise
         else:
             self._slots.loaded(self._clock() - began_s)

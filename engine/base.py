@@ -133,7 +133,8 @@ class Engine(ABC):
 
     @abstractmethod
     async def unload_adapter(self, name: str) -> None:
-        """Gives its slot free. Only while no request is with it. Unknown ones are ignored. Raises EngineFailedError."""
+        """Gives its slot free. Only while no request is with it. Unknown ones are ignored. Raises AdapterError where the engine goes on and
+        may still have it; EngineFailedError."""
 
     @abstractmethod
     async def sleep(self) -> None:

@@ -14,11 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.ids import RouterId
 from core.metrics.words import Why
 from router.entrance import Entrance, LeftError, RefusedError, again_of, has_body, headers_of, turn_away
-from router.selection import Way, model_in_address, model_in_body, unknown, way
+from router.selection import TARGETS, Way, model_in_address, model_in_body, unknown, way
 from router.served_paths import WITHOUT_KEY
 from router.service import WantedService
-
-TARGETS = "/v1/baton/targets"
 
 
 @dataclass(frozen=True, slots=True)

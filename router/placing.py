@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from core.ids import WorkerId
 from router import events as e
@@ -20,6 +21,8 @@ from router.workers import Workers
 _AGAIN_S = 0.05
 """Whoever waits by choice, for a worker that is full or for one on which it does no harm, is decided on again after so long, or when a full
 one has room: workers speak a thousand times per second, and every decision costs the router part of a millisecond."""
+_LOOKED_AT = 16
+"""Of so many workers is asked what all are told alike; a thousand would take longer to look at than the decision itself."""
 _BEHIND = Decision(None, (), {}, "others wait already, and have been passed often enough")
 
 
@@ -100,10 +103,11 @@ class Placing:
 
     def _waits_too_long(self, entry: Entry, ask: Ask, view: View) -> e.GivenUp | None:
         """Whether a new request that has to wait will do so for too long: it is refused at once, rather than when that has happened."""
-        if entry.entered_s is not None or ask.ttft_s is None or not view or not self._may_be_refused(entry, view.values()):
+        some = list(islice(view.values(), _LOOKED_AT))
+        if entry.entered_s is not None or ask.ttft_s is None or not some or not self._may_be_refused(entry, some):
             return None
         queue = self._room.queue
-        elsewhere = sum(seen.load.others.queued_tokens for seen in view.values()) / len(view)
+        elsewhere = sum(seen.load.others.queued_tokens for seen in some) / len(some)
         soonest_s = self._balancer.soonest_s(ask, view, queue.tokens_ahead(ask.now_s, entry.service, elsewhere))
         if soonest_s is None:
             return None

@@ -26,12 +26,13 @@ class Way(Enum):
     """It is about none, and any model's server answers it alike; or about a page, which shows the first."""
 
 
+TARGETS = "/v1/baton/targets"
 _OF_EACH = frozenset(
     {
         "/v1/models",
         "/v1/baton/status",
         "/v1/baton/scaling",
-        "/v1/baton/targets",
+        TARGETS,
         "/v1/baton/workers",
         "/v1/baton/requests",
     }

@@ -261,6 +261,28 @@ async def test_one_that_fails_tells_all_who_wait(desk: Desk) -> None:
     assert desk.adapters.load(0).names == ()
 
 
+async def test_one_that_does_not_make_room_stays(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine may have it still: it keeps its slot, the other one says whose fault it is, and room is made at the next try."""
+
+    async def cannot(name: str) -> None:
+        raise AdapterError(name, "no")
+
+    desk.may_end.set()
+    for name in "ab":
+        assert desk.place(name)
+        await desk.load(name)
+    desk.in_use.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.engine, "unload_adapter", cannot)
+        assert desk.place("c")
+        with pytest.raises(AdapterError, match="`c` cannot be loaded: `a` should have made room for it: no"):
+            await desk.load("c")
+    assert desk.adapters.load(0).names == ("a", "b")
+    assert desk.place("c")
+    await desk.load("c")
+    assert desk.adapters.load(0).names == ("b", "c")
+
+
 def test_one_that_this_node_lacks(desk: Desk) -> None:
     """Its request is told what to look at."""
     with pytest.raises(AdapterError, match=r"lora\.directory"):
