@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 LOCK   ?= cpu
 BIN    := .venv/bin
+JOBS   ?= 2
 # Where uv looks for torch's CPU build: where pip has been told to find wheels, else PyTorch's index.
 TORCH_CPU ?= $(or $(PIP_FIND_LINKS),https://download.pytorch.org/whl/cpu/torch/)
 COMPILE := $(BIN)/uv pip compile --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet
@@ -19,9 +20,9 @@ setup: ## Make .venv from the lock (LOCK=gpu for NVIDIA GPUs); does nothing when
 demo: setup ## Serve the demo model on one prefill and one decode worker, here (ONCE=1 stops after one answer; MODEL=directory or hub name)
 	@$(BIN)/baton demo $(if $(ONCE),--once) $(if $(MODEL),--model "$(MODEL)")
 
-test: setup ## Run every test
+test: setup ## Run every test, two files at a time (JOBS=0: one after the other)
 	@sh deploy/test_tools.sh
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 test-unit: setup ## Run the tests that need neither Ray nor vLLM engines: seconds
 	@$(BIN)/python -m pytest tests/unit

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import httpx
 import psutil
 import yaml
 
+from tests.support.listening import listening, sockets_of
 from tests.support.processes import ServerProcess, wait_until
 
 MODEL = "demo"
@@ -140,19 +141,19 @@ class Home:
 
     def footprint(self) -> Footprint:
         """What processes started from here hold of the machine now."""
-        ports: set[int] = set()
+        listens: set[int] = set()
         shared: set[Path] = set()
         processes = self.processes()
         for process in processes:
+            listens |= sockets_of(process.pid)
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                ports |= _listening(process.net_connections("tcp"))
                 shared |= {Path(m.path) for m in process.memory_maps() if m.path.startswith("/dev/shm/") and "(deleted)" not in m.path}
-        return Footprint(len(processes), ports, shared)
+        return Footprint(len(processes), listens & listening(), shared)
 
     def assert_nothing_left(self, of: Footprint, limit_s: float = 10.0, *, logs: bool = False) -> None:
         """No process, no listening socket, no shared memory, no file; with ``logs``, none but kept logs."""
         wait_until(lambda: not self.processes(), limit_s, f"every process has ended; alive: {_told(self.processes())}")
-        assert not _listening(psutil.net_connections("tcp")) & of.ports, "ports somebody still listens on"
+        assert not listening() & of.listening, "sockets that somebody still listens on"
         assert not [path for path in of.shared_memory if path.exists()], "shared memory that is still there"
         left = [path.name for folder in (f"baton-{os.getuid()}", "baton") for path in (self.path / folder).glob("*")]
         assert [name for name in left if not (logs and name.startswith("logs-"))] == [], "files that are still there"
@@ -172,7 +173,8 @@ class Footprint:
     """What a running ``baton up`` holds of the machine."""
 
     processes: int
-    ports: set[int]
+    listening: set[int]
+    """As ``tests.support.listening`` knows them."""
     shared_memory: set[Path]
 
 
@@ -290,10 +292,6 @@ def detached_up(args: Mapping[str, Any]) -> Iterator[Cluster]:
 def eventually(check: Callable[[], object], limit_s: float, what: str) -> None:
     """As ``wait_until``, with a limit for machines that do many things at once."""
     wait_until(check, 3 * limit_s, what)
-
-
-def _listening(connections: Iterable[Any]) -> set[int]:
-    return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
 def _temp_dir(process: psutil.Process) -> str | None:
