@@ -22,7 +22,7 @@ demo: setup ## Serve the demo model on one prefill and one decode worker, here (
 
 test: setup ## Run every test, two files at a time (JOBS=0: one after the other)
 	@sh deploy/test_tools.sh
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses $(JOBS)
 
 test-unit: setup ## Run the tests that need neither Ray nor vLLM engines: seconds
 	@$(BIN)/python -m pytest tests/unit

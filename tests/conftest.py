@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.reference_server import ReferenceServer, reference_up
 
@@ -15,17 +16,21 @@ settings.register_profile("baton", deadline=None)
 settings.load_profile("baton")
 
 
-_TESTS = Path(__file__).parent
-_ONE_AFTER_THE_OTHER = ("e2e/", "chaos/test_real.py")
+_ONE_AFTER_THE_OTHER = ("tests/e2e/", "tests/chaos/test_real.py")
 """They share a Baton or the reference, which takes a minute and some gigabytes; and real engines want the cores."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByCluster(LoadScopeScheduling):
     """A file's tests share what they have started: several processes (``make test``) divide files, not tests, among them."""
-    for item in items:
-        file = item.path.relative_to(_TESTS).as_posix()
-        item.add_marker(pytest.mark.xdist_group("engines" if file.startswith(_ONE_AFTER_THE_OTHER) else file))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "engines" if nodeid.startswith(_ONE_AFTER_THE_OTHER) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByCluster:
+    """In the order in which files are found: the long ones are first."""
+    config.option.loadscopereorder = False
+    return ByCluster(config, log)
 
 
 @pytest.fixture(scope="session")
