@@ -26,10 +26,14 @@ class Growth:
         return sum(wake.role is role for wake in self.wakes) + sum(add.count for add in self.adds if add.role is role)
 
 
-def missing(wanted: Mapping[Role, int], have: Mapping[Role, int], swap: bool) -> dict[Role, int]:
-    """Workers to get for each role. Where roles can change, one too many of the other is as good as one: it will be relabelled."""
+def missing(wanted: Mapping[Role, int], have: Mapping[Role, int], least: Mapping[Role, int], swap: bool) -> dict[Role, int]:
+    """Workers to get for each role. Where roles can change, one too many of the other is as good as one: it will be relabelled. But not
+    for a minimum: what it lacks is what nobody could be relabelled for."""
     short = {role: max(0, wanted[role] - have[role]) for role in wanted}
-    return _at_most(short, sum(wanted.values()) - sum(have.values())) if swap else short
+    if not swap:
+        return short
+    short = _at_most(short, sum(wanted.values()) - sum(have.values()))
+    return {role: max(count, least[role] - have[role]) for role, count in short.items()}
 
 
 def spare(have: Mapping[Role, int], wanted: Mapping[Role, int], keep: int) -> dict[Role, int]:

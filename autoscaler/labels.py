@@ -14,6 +14,20 @@ from core.worker import Role
 OTHER = {Role.PREFILL: Role.DECODE, Role.DECODE: Role.PREFILL}
 
 
+def to_minima(pools: Mapping[Role, Pool], have: Mapping[Role, int], ready: Mapping[Role, Sequence[WorkerSignal]]) -> list[Relabel]:
+    """Those that a pool with fewer workers than its minimum gets from one with more than its own: limits hold whatever is asked.
+
+    ``have`` are the ready and the starting ones.
+    """
+    for role, pool in pools.items():
+        giver = OTHER[role]
+        able = _able(ready[giver])
+        moved = min(pool.least - have[role], have[giver] - pools[giver].least, len(able))
+        if moved > 0:
+            return [Relabel(worker.worker, role) for worker in able[:moved]]
+    return []
+
+
 def relabels(
     need: Need, pools: Mapping[Role, Pool], ready: Mapping[Role, Sequence[WorkerSignal]], gain: float, resting: Role | None
 ) -> list[Relabel]:
@@ -31,13 +45,19 @@ def relabels(
     split = fit(need, equal, sum(have.values()))
     short = max(have, key=lambda role: split[role] - have[role])
     giver = OTHER[short]
-    moved = min(split[short] - have[short], have[giver] - split[giver])
+    able = _able(ready[giver])
+    moved = min(split[short] - have[short], have[giver] - split[giver], len(able))
     if moved <= 0 or giver is resting:
         return []
     after = need.share({short: have[short] + moved, giver: have[giver] - moved})
     if after - before < gain:
         return []
-    return [Relabel(worker.worker, short) for worker in least_missed(ready[giver])[:moved]]
+    return [Relabel(worker.worker, short) for worker in able[:moved]]
+
+
+def _able(workers: Sequence[WorkerSignal]) -> list[WorkerSignal]:
+    """Whose role can change, those first that have the least to finish."""
+    return least_missed([worker for worker in workers if not worker.outgoing])
 
 
 def least_missed(workers: Sequence[WorkerSignal]) -> list[WorkerSignal]:

@@ -10,7 +10,7 @@ from autoscaler.base import Scaler
 from autoscaler.capacity import Engine, Shape, typical
 from autoscaler.demand import UNSEEN_OUTPUT_TOKENS, Demand, demand, somebody_waits
 from autoscaler.growth import Growth, grow, missing
-from autoscaler.labels import OTHER, relabels
+from autoscaler.labels import OTHER, relabels, to_minima
 from autoscaler.memory import BatonState, PoolMemory, Wanted
 from autoscaler.outlook import outlook
 from autoscaler.plan import Drain, Plan, Relabel
@@ -84,9 +84,13 @@ class _Step:
         where somebody is known to wait."""
         least = int(somebody_waits(self._signals, self._policy.stale_s))
         have, self._state = self._have(), self._state.looked_away()
-        wanted = {role: pool.clamp(max(have[role], self._state.pool(role).target or 0, least)) for role, pool in self._pools.items()}
-        self._would_like(wanted)
-        return self._finish([], self._grow({role: max(0, wanted[role] - have[role]) for role in Role}), [], held=reason)
+        targets = {role: self._state.pool(role).target for role in Role}
+        known = {role: have[role] if target is None else target for role, target in targets.items()}
+        wanted = {role: pool.clamp(max(known[role], least)) for role, pool in self._pools.items()}
+        # Whoever has another role by now than the last plan meant it to have is not missing.
+        short = missing(wanted, have, {role: max(self._pools[role].least, least) for role in Role}, self._limits.alike)
+        self._would_like({role: have[role] + short[role] for role in Role})
+        return self._finish([], self._grow(short), [], held=reason)
 
     def decide(self, asked: Demand, shape: Shape) -> tuple[Plan, BatonState]:
         """Acts on what is asked, and on what will be."""
@@ -103,7 +107,7 @@ class _Step:
         moves = self._relabels(look.now)
         have = self._have(moves)
         wanted = self._not_yet_quiet(fit(look.then, pools, self._budget))
-        growth = self._grow(missing(wanted, have, self._swap))
+        growth = self._grow(missing(wanted, have, {role: pool.least for role, pool in pools.items()}, self._swap))
         least, most = look.least.counts(), look.then.counts()
         self._would_like(self._not_yet_quiet({role: pool.clamp(most[role]) for role, pool in pools.items()}))
         keep = self._not_yet_quiet({role: pool.clamp(least[role]) for role, pool in pools.items()})
@@ -160,7 +164,9 @@ class _Step:
         state = self._state
         rests = state.relabelled_s is not None and self._now_s - state.relabelled_s < self._policy.relabel_rest_s
         ready = {role: self._signals.of(role, Phase.READY) for role in Role}
-        moves = relabels(now, self._pools, ready, self._policy.relabel_gain, state.relabelled_to if rests else None)
+        moves = to_minima(self._pools, self._have(), ready)
+        if not moves:
+            moves = relabels(now, self._pools, ready, self._policy.relabel_gain, state.relabelled_to if rests else None)
         if moves:
             self._state = msgspec.structs.replace(state, relabelled_s=self._now_s, relabelled_to=moves[0].role)
         return moves
@@ -168,7 +174,8 @@ class _Step:
     def _grow(self, short: Mapping[Role, int]) -> Growth:
         cost = {role: pool.cost for role, pool in self._pools.items()}
         held = sum(cost[worker.role] for worker in self._signals.workers)
-        growth = grow(short, [w for w in self._signals.workers if w.phase is Phase.SLEEPING], cost, self._budget - held, self._swap)
+        sleeping = [worker for worker in self._signals.workers if worker.phase is Phase.SLEEPING and not worker.outgoing]
+        growth = grow(short, sleeping, cost, self._budget - held, self._swap)
         for role, count in growth.no_room.items():
             self._note(role, f"{count} more when there are GPUs: {held:g} of {self._budget_text} are held")
         return growth

@@ -75,6 +75,8 @@ class WorkerSignal(msgspec.Struct, frozen=True):
     """How long it took from being asked for to being ready; None where it is not ready, or was found rather than started."""
     running: int = 0
     """Requests it has now: who has few is cheap to take away."""
+    outgoing: bool = False
+    """Made from an older configuration: it serves until another one replaces it, and cannot be given another role, or be woken."""
 
 
 class Signals(msgspec.Struct, frozen=True):

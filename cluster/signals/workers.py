@@ -35,11 +35,11 @@ def worker_signals(
         if record.state in PRESENT:
             alive[record.role].append(record)
         elif record.state is not WorkerState.GONE:
-            signals.append(_signal(record, Phase(record.state.value), reports, found, now_s))
+            signals.append(_signal(record, Phase(record.state.value), is_outgoing(record), reports, found, now_s))
     for role, count in wanted.items():
         here = sorted(alive[role], key=lambda record: (is_outgoing(record), -record.created_at_s, record.worker))
-        signals += [_signal(record, Phase(record.state.value), reports, found, now_s) for record in here[:count]]
-        signals += [_signal(record, Phase.DRAINING, reports, found, now_s) for record in here[count:]]
+        signals += [_signal(record, Phase(record.state.value), is_outgoing(record), reports, found, now_s) for record in here[:count]]
+        signals += [_signal(record, Phase.DRAINING, is_outgoing(record), reports, found, now_s) for record in here[count:]]
         signals += [WorkerSignal(asked_for(role, number), role, Phase.STARTING) for number in range(len(here), count)]
     return tuple(signals)
 
@@ -50,7 +50,12 @@ def asked_for(role: Role, number: int) -> WorkerId:
 
 
 def _signal(
-    record: WorkerRecord, phase: Phase, reports: Mapping[WorkerId, WorkerReport], found: Collection[WorkerId], now_s: float
+    record: WorkerRecord,
+    phase: Phase,
+    outgoing: bool,
+    reports: Mapping[WorkerId, WorkerReport],
+    found: Collection[WorkerId],
+    now_s: float,
 ) -> WorkerSignal:
     report = reports.get(record.worker, _NOTHING)
     return WorkerSignal(
@@ -63,4 +68,5 @@ def _signal(
         report.measured is not None,
         None if record.worker in found else record.ready_after_s,
         report.load.running + report.load.waiting,
+        outgoing,
     )

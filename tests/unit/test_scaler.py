@@ -387,15 +387,17 @@ def test_constant_demand_comes_to_rest(rate: float) -> None:
     rates=st.lists(st.floats(0, 200), min_size=5, max_size=40),
     budget=st.integers(4, 40),
     least=st.integers(0, 2),
+    first=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     queues=st.lists(st.floats(0, 1e6), min_size=5, max_size=40),
 )
-def test_limits_always_hold(rates: list[float], queues: list[float], budget: int, least: int) -> None:
-    """Whatever happens, no pool is planned below its minimum or above its maximum, and both never beyond the budget."""
-    cluster = paper(BatonScaler(limits(least, 20, budget), policy(shrink_after_s=20.0, shrink_every_s=10.0, zero_after_s=20.0)), 2, 2)
+def test_limits_always_hold(rates: list[float], queues: list[float], budget: int, least: int, first: tuple[int, int]) -> None:
+    """Whatever happens, no pool is planned below its minimum or above its maximum, and both never beyond the budget; wherever it begins."""
+    bounds = limits(least, 20, max(budget, sum(first)))
+    cluster = paper(BatonScaler(bounds, policy(shrink_after_s=20.0, shrink_every_s=10.0, zero_after_s=20.0)), *first)
     for rate, queue in zip(rates, queues, strict=False):
         plan = cluster.tick(traffic(rate), queue=queue, running=rate * 5)
         assert all(least <= pool.target <= 20 for pool in plan.pools)
-        assert len(cluster.workers) <= budget
+        assert len(cluster.workers) <= bounds.budget
         assert all(cluster.count(role) == plan.target(role) for role in Role)
 
 

@@ -189,21 +189,22 @@ def test_minima_are_kept_beyond_a_budget() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "have", "swap", "expected"),
+    ("wanted", "have", "least", "swap", "expected"),
     [
-        ((5, 5), (3, 3), True, (2, 2)),
-        ((5, 5), (3, 7), True, (0, 0)),
-        ((5, 5), (3, 7), False, (2, 0)),
-        ((8, 3), (3, 6), True, (2, 0)),
-        ((2, 2), (3, 3), True, (0, 0)),
+        ((5, 5), (3, 3), (1, 1), True, (2, 2)),
+        ((5, 5), (3, 7), (1, 1), True, (0, 0)),
+        ((5, 5), (3, 7), (1, 1), False, (2, 0)),
+        ((8, 3), (3, 6), (1, 1), True, (2, 0)),
+        ((2, 2), (3, 3), (1, 1), True, (0, 0)),
+        ((5, 5), (3, 7), (4, 1), True, (1, 0)),
     ],
 )
 def test_one_too_many_there_is_one_too_few_less_here(
-    wanted: tuple[int, int], have: tuple[int, int], swap: bool, expected: tuple[int, int]
+    wanted: tuple[int, int], have: tuple[int, int], least: tuple[int, int], swap: bool, expected: tuple[int, int]
 ) -> None:
-    """Where roles can change, only what both pools lack together is started."""
-    as_dicts = [dict(zip(Role, pair, strict=True)) for pair in (wanted, have, expected)]
-    assert missing(as_dicts[0], as_dicts[1], swap) == as_dicts[2]
+    """Where roles can change, only what both pools lack together is started; and what a minimum lacks."""
+    as_dicts = [dict(zip(Role, pair, strict=True)) for pair in (wanted, have, least, expected)]
+    assert missing(as_dicts[0], as_dicts[1], as_dicts[2], swap) == as_dicts[3]
 
 
 def test_spare_keeps_the_sum() -> None:

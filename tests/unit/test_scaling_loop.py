@@ -60,6 +60,16 @@ def test_what_is_told_of_a_worker() -> None:
     assert (seen["found"].warm, seen["found"].step, seen["found"].start_up_s) == (False, None, None)
 
 
+def test_who_is_of_an_older_configuration_is_told() -> None:
+    """It serves still, or leaves; but nobody will give it another role."""
+    seen = told([record("old", P, spec_hash="yesterday"), record("p", P), record("d", D)], {P: 1, D: 1})
+    assert {name: (signal.phase, signal.outgoing) for name, signal in seen.items()} == {
+        "old": (Phase.DRAINING, True),
+        "p": (Phase.READY, False),
+        "d": (Phase.READY, False),
+    }
+
+
 @pytest.mark.parametrize("state", WorkerState)
 def test_phases(state: WorkerState) -> None:
     """Each state is a phase; those that are gone are left out."""
