@@ -13,8 +13,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.actor import BuildRuntime, WorkerActor
 from cluster.spec import WorkerReport, WorkerSpec
-from core.config import PoolConfig
 from core.ids import WorkerId
+from core.pool_config import PoolConfig
 from core.worker import Role
 
 log = logging.getLogger(__name__)
