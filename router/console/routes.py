@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 
 from core.ids import RouterId
-from router.console.files import FILES, HEADERS
+from router.console.files import FILES, HEADERS, PAGE, WITH_SLASH
 from router.console.heard import Heard
 from router.console.scaling import MOST_PLANS
 from router.console.state import console_state
@@ -66,3 +67,10 @@ def _file(content: bytes, media_type: str) -> Callable[[], Awaitable[Response]]:
         return Response(content, media_type=media_type, headers=dict(HEADERS))
 
     return answer
+    routes.add_api_route(WITH_SLASH, _without_slash, methods=["GET", "HEAD"], include_in_schema=False)
+async def _without_slash(request: Request) -> Response:
+    """By a relative address: it is right behind any proxy and any prefix."""
+    asked = request.url.query
+    return RedirectResponse(f"..{PAGE}" + (f"?{asked}" if asked else ""))
+
+
