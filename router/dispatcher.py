@@ -243,8 +243,8 @@ class Dispatcher:
                 if message.busy:
                     self._workers.refused(worker, message.reason, now_s)
                 self._foresight.refused(owner, worker)
-                reason = message.reason if message.final else f"{worker} refused: {message.reason}"
-                self._leg_refused(owner, e.Refused(message.leg, reason, message.busy, message.final))
+                reason = message.reason if message.unable else f"{worker} refused: {message.reason}"
+                self._leg_refused(owner, e.Refused(message.leg, reason, message.busy, message.unable))
         elif isinstance(message, Failed):
             for leg in message.legs:
                 if (owner := self._legs.owner(leg)) is not None:
