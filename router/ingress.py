@@ -51,10 +51,10 @@ class Router:
         self._stacks = [Stack(settings, model, self.name, self._spans, counts_spans=place == 0) for place, (settings, model) in parts]
         # Serve gives each request to some replica: `/metrics` through it is of whichever that is. So each also listens by itself.
         self._listeners = _listeners(self._stacks, shared.host or ray.util.get_node_ip_address())
+        names = [stack.settings.served_name for stack in self._stacks]
         served: dict[str, ServedModel] = {}
-        for stack, listener, handle in zip(self._stacks, self._listeners, controllers, strict=True):
-            app = await stack.connect(ControllerCalls(handle, self.name, await listener.open()), keys)
-            name = stack.settings.served_name
+        for name, stack, listener, handle in zip(names, self._stacks, self._listeners, controllers, strict=True):
+            app = await stack.connect(ControllerCalls(handle, self.name, await listener.open()), keys, names if len(names) > 1 else ())
             served[name] = ServedModel(app, stack.serves, stack.refused)
         entrance = Entrance(shared.router.max_body_bytes, keys)
         self._app = app if len(served) == 1 else Models(served, entrance, self.name)

@@ -198,6 +198,7 @@ def test_the_state_is_bounded() -> None:
     plans = [_plan(at_s) for at_s in range(200)]
     state = console_state(RouterId("r"), dispatcher, told(model="m"), told(enabled=True, plans=plans), 1000.0)
     assert (len(state.requests), len(state.decisions), len(state.flows)) == (MOST_REQUESTS, MOST_DECISIONS, MOST_PAIRS)
+    assert (state.model, state.models) == ("m", [])
     assert state.flows_left_out == 3000 - sum(flow.count for flow in state.flows)
     text = msgspec.json.encode(state)
     assert len(text) < 150_000
@@ -296,6 +297,22 @@ async def test_a_controller_that_was_never_there() -> None:
         raise ConnectionError
 
     assert await Heard(ask, 1.0, lambda: 5.0).get() == Answer(None, None, "ConnectionError")
+
+
+def test_the_state_says_which_model_of_which() -> None:
+    """As clients call it, also while the controller is away; and what else there is to be looked at."""
+    dispatcher: Any = Quiet(
+        timelines=TimelineBook(),
+        handovers=Handovers(),
+        now_s=1.0,
+        view=dict,
+        unreachable=[],
+        queue=Quiet(tokens=0),
+        oldest_waiting_s=0.0,
+    )
+    away: Answer[dict[str, Any]] = Answer(None, None, "TimeoutError")
+    state = console_state(RouterId("r"), dispatcher, away, away, 1000.0, "code", ["chat", "code"])
+    assert (state.model, state.models) == ("code", ["chat", "code"])
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------------
