@@ -89,7 +89,7 @@ class AdapterLegs:
 
     async def _end(self, router: RouterId, add: AddLeg, reason: str) -> None:
         """The request ends with the reason."""
-        await self._refuse(router, Refused(add.leg, add.epoch, reason, final=True), LegRefusal.ADAPTER)
+        await self._refuse(router, Refused(add.leg, add.epoch, reason, unable=True), LegRefusal.ADAPTER)
 
     async def _put_off(self, router: RouterId, add: AddLeg, reason: str) -> None:
         """It can be offered again later."""

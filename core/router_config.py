@@ -29,7 +29,8 @@ class RetryConfig(Section):
     """How a request is carried on after a worker that had it was lost."""
 
     max_losses: int = Field(default=3, ge=1)
-    """A request is given up when so many engines have ended under it: it may be what ends them."""
+    """A request is given up when so many engines have ended under it: it may be what ends them. Likewise when
+    so many workers have said that they cannot load its adapter."""
     backoff_s: float = Field(default=0.05, ge=0)
     """Pause before the second new try, doubled for each further one, with jitter. The first is made at once."""
     give_up_after_s: float = Field(default=600.0, gt=0)

@@ -14,7 +14,7 @@ class Retry:
     """A budget. One lost engine is bad luck; several under one request may be its doing, and it must not end the whole pool."""
 
     max_losses: int = 3
-    """Engines that may end under one request before it is given up."""
+    """Engines that may end under one request before it is given up, and workers that may lack its adapter."""
     backoff_s: float = 0.05
     jitter: Callable[[], float] = lambda: 0.5
     """A number in [0, 1), new each time: requests that lost the same engine come back one by one."""
