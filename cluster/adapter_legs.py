@@ -54,7 +54,7 @@ class AdapterLegs:
                 raise AdapterError(name, "this worker has been started without `lora`")
             adapter = self._adapters.find(name)
         except AdapterError as error:
-            await self._end(router, add, str(error))
+            await self._cannot(router, add, str(error))
             return
         if not self._adapters.place(adapter, self._legs.uses):
             await self._put_off(router, add, f"requests with other adapters have all slots; `{name}` needs one")
@@ -83,12 +83,12 @@ class AdapterLegs:
         except AdapterError as error:
             if self._legs.get(add.leg) is not None:
                 self._legs.end(add.leg)
-                await self._end(router, add, str(error))
+                await self._cannot(router, add, str(error))
         except EngineFailedError as error:
             log.error("the engine failed while leg %s waited for its adapter: %s", add.leg, error.reason)  # the runtime ends the worker
 
-    async def _end(self, router: RouterId, add: AddLeg, reason: str) -> None:
-        """The request ends with the reason."""
+    async def _cannot(self, router: RouterId, add: AddLeg, reason: str) -> None:
+        """Others may have the adapter: this worker cannot load it."""
         await self._refuse(router, Refused(add.leg, add.epoch, reason, unable=True), LegRefusal.ADAPTER)
 
     async def _put_off(self, router: RouterId, add: AddLeg, reason: str) -> None:

@@ -15,9 +15,9 @@ from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import ApiKeysConfig
 from core.ids import Epoch, RequestId, RouterId, WorkerId
 from core.metrics.words import Part
+from core.router_config import ApiKeysConfig
 from core.worker import EngineFacts, OthersLoad, Role, WorkerCard, WorkerLoad, WorkerState
 from router.console.files import FILES, HEADERS
 from router.console.heard import Answer, Heard
