@@ -71,7 +71,7 @@ def measure(case: Case, seconds: float, profile: int) -> str:
             cpu_s = time.process_time() - began_s
             print(f"  {moment.at_s:.0f} s, {moment.offered:,} of {offered:,} requests, {cpu_s:.0f} s of CPU", file=sys.stderr, flush=True)
 
-    profiler = cProfile.Profile() if profile else None
+    profiler = cProfile.Profile(time.process_time) if profile else None
     began_s = time.process_time()
     report = profiler.runcall(simulation.run, tell) if profiler is not None else simulation.run(tell)
     cpu_s = time.process_time() - began_s
