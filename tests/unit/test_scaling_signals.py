@@ -13,8 +13,9 @@ from cluster.signals.growth import Growth
 from cluster.signals.queries import AGE, QUERIES, filled
 from cluster.signals.scrape import parsed
 from core.ids import RouterId, WorkerId
-from core.metrics.words import ScalingInput, TokenKind
+from core.metrics.words import ScalingInput, TokenKind, Why
 from core.worker import Role
+from router.service import ORDINARY
 from tests.support.counting_router import CountingRouter
 from tests.support.promql import metrics
 from tests.support.watching import BATONS
@@ -184,6 +185,21 @@ async def test_a_burst_is_in_the_newest_first(wire: Wire) -> None:
     found = await wire.look(10, requests=7)
     assert found[ScalingInput.NEWEST] == pytest.approx(14.0)
     assert found[ScalingInput.ARRIVALS] == pytest.approx((50 * 2 + 10 * 14) / 60)
+
+
+async def test_the_latest_is_what_came_since_looks_that_were_made(wire: Wire) -> None:
+    """Of all routers, with tokens also of those that were refused before anybody counted theirs; of half a second, who looks every second
+    knows nothing, nor does anybody without a past."""
+    assert not (await wire.source.read(wire.now_s)).traffic.latest
+    await wire.look(20, requests=1, prompt_tokens=100)
+    await wire.look(1, requests=5, prompt_tokens=400)
+    wire.now_s += 1.0
+    wire.routers[A].serve(4, prompt_tokens=400)
+    for _ in range(4):
+        wire.routers[A].tally.refused(Why.QUEUE_FULL, ORDINARY)
+    found = (await wire.source.read(wire.now_s)).traffic.latest
+    assert [(each.over_s, each.requests) for each in found] == [(1.0, 8.0), (2.0, 18.0), (4.0, 22.0)]
+    assert [each.prompt_tokens for each in found[:2]] == pytest.approx([8 * 400.0, 18 * 400.0])
 
 
 async def test_refused_requests_are_demand(wire: Wire) -> None:
