@@ -29,6 +29,14 @@ class Shape(msgspec.Struct, frozen=True):
         """Those a prefill worker has to compute."""
         return self.prompt_tokens - self.cached_tokens
 
+    def with_prompts(self, prompt_tokens: float) -> Shape:
+        """Other prompts, of which as much is cached."""
+        return Shape(prompt_tokens, self.cached_tokens / max(1.0, self.prompt_tokens) * prompt_tokens, self.output_tokens)
+
+    def tokens(self, role: Role) -> float:
+        """The work that one is for a role: prompt tokens to compute, or output tokens."""
+        return max(1.0, self.uncached_tokens) if role is Role.PREFILL else self.output_tokens
+
     @property
     def context_tokens(self) -> float:
         """What it attends to in the middle of its answer."""

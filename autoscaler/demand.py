@@ -62,8 +62,8 @@ class Demand(msgspec.Struct, frozen=True):
         return self.requests_per_s > 0 or self.backlog_tokens > 0 or self.running > 0 or self.computing > 0
 
     def tokens_per_s(self, role: Role, shape: Shape) -> float:
-        """The work of a role: prompt tokens to compute, or output tokens."""
-        return self.requests_per_s * (max(1.0, shape.uncached_tokens) if role is Role.PREFILL else shape.output_tokens)
+        """The work of a role."""
+        return self.requests_per_s * shape.tokens(role)
 
 
 def demand(signals: Signals, stale_s: float) -> Demand | str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from autoscaler.base import Scaler
+from autoscaler.burst import burst
 from autoscaler.capacity import Engine, Shape, typical
 from autoscaler.demand import UNSEEN_OUTPUT_TOKENS, Demand, demand, somebody_waits
 from autoscaler.growth import Growth, grow, missing
@@ -101,7 +102,8 @@ class _Step:
             role: self._state.pool(role).track.ahead(policy.forecast, self._now_s, horizons_s[role], policy.season_s, policy.safety)
             for role in Role
         }
-        look = outlook(asked, shape, forecasts, {role: self._engine(role) for role in Role}, policy, self._mixed)
+        sudden = burst(self._signals.traffic.latest, self._state.usual, policy.burstiness)
+        look = outlook(asked, shape, sudden, forecasts, {role: self._engine(role) for role in Role}, policy, self._mixed)
         find(self._findings, asked, shape, {role: (forecasts[role], horizons_s[role]) for role in Role}, look)
 
         moves = self._relabels(look.now)
@@ -116,7 +118,10 @@ class _Step:
         leaving = self._leaving(have, wanted, keep, growth, moves, patience_s)
         for role, pool in pools.items():
             self._explain_limits(role, pool, most[role], wanted[role])
-        return self._finish(moves, growth, leaving, warned=self._warnings(asked, look.then, wanted))
+        warned = self._warnings(asked, look.then, wanted)
+        if sudden is not None:
+            warned.append(f"a burst, of which only roles know: {sudden.text}")
+        return self._finish(moves, growth, leaving, warned=warned)
 
     # -- what is remembered --------------------------------------------------------------------------------------------
 

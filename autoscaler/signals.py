@@ -13,6 +13,7 @@ from core.step_model import StepModel
 from core.worker import EngineFacts, Role
 
 NEWEST_S = 10.0
+LATEST_S = (0.5, 1.0, 2.0, 4.0)
 
 
 class Phase(StrEnum):
@@ -33,6 +34,15 @@ class Reading(msgspec.Struct, frozen=True):
     age_s: float = 0.0
 
 
+class Arrived(msgspec.Struct, frozen=True):
+    """What came in so many seconds up to now."""
+
+    over_s: float
+    requests: float
+    prompt_tokens: float
+    """Of all of them together."""
+
+
 class TrafficSignals(msgspec.Struct, frozen=True):
     """What clients ask of the whole cluster. Means are over requests of the last minute or so; there are none without requests."""
 
@@ -44,6 +54,8 @@ class TrafficSignals(msgspec.Struct, frozen=True):
     output_tokens: Reading | None = None
     hit_rate: Reading | None = None
     """Share of prompt tokens found in a cache."""
+    latest: tuple[Arrived, ...] = ()
+    """Over each of ``LATEST_S`` at whose beginning somebody looked: what changes roles at once. None where nobody looks that often."""
 
 
 class PoolSignals(msgspec.Struct, frozen=True):
@@ -96,6 +108,11 @@ class Signals(msgspec.Struct, frozen=True):
     def of(self, role: Role, *phases: Phase) -> list[WorkerSignal]:
         """The workers of a role in any of these phases; in every phase, if none is named."""
         return [worker for worker in self.workers if worker.role is role and (not phases or worker.phase in phases)]
+
+
+def spans_s(since_look_s: float) -> list[float]:
+    """Those of ``LATEST_S`` about which something can be said by who looked so long ago; a look that is late is still one."""
+    return [over_s for over_s in LATEST_S if over_s >= 0.8 * since_look_s]
 
 
 def fresh(reading: Reading | None, stale_s: float) -> float | None:

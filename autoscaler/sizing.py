@@ -28,6 +28,9 @@ class Load(msgspec.Struct, frozen=True):
     """Prompt tokens to compute that wait already."""
     backlog_s: float = 1.0
     """In how long they are to be gone."""
+    in_turn: bool = False
+    """Whether it is enough that those who wait are served by then, before whoever comes meanwhile, who then waits no longer than they did.
+    Else they are to be served beside all that comes."""
     running: float = 0.0
     """Requests that decode now, or wait to: there are at least so many."""
 
@@ -72,8 +75,9 @@ class Need(msgspec.Struct, frozen=True):
         if self.prefill is None:
             return 0.0
         load, each_s = self.load, self.prefill.busy_s
-        backlog_work_s = load.backlog_tokens / max(1.0, load.shape.uncached_tokens) * each_s
-        return share * (load.requests_per_s * each_s + backlog_work_s / load.backlog_s)
+        comes = load.requests_per_s * each_s
+        waits = load.backlog_tokens / max(1.0, load.shape.uncached_tokens) * each_s / load.backlog_s
+        return share * (max(comes, waits) if load.in_turn else comes + waits)
 
     def _servers(self, busy: float) -> int:
         """So many that nine of ten prompts do not wait too long, where there is so much work."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from autoscaler.signals import NEWEST_S, PoolSignals, Reading, TrafficSignals
+from autoscaler.signals import NEWEST_S, Arrived, PoolSignals, Reading, TrafficSignals, spans_s
 from simulation.record import Record
 from simulation.router import SimRouter
 
@@ -20,6 +20,7 @@ class Vitals:
         self._records = records
         self._routers = routers
         self._read = 0
+        self._looked_s: float | None = None
         self._arrived: deque[Record] = deque()
         self._computing: list[Record] = []
         self._decoding: list[Record] = []
@@ -38,12 +39,21 @@ class Vitals:
             _mean([record.request.prompt_tokens for record in self._arrived]),
             _mean([record.output_tokens for record in self._ended]),
             Reading(cached / computed) if computed else None,
+            self._latest(now_s),
         )
         queues = [router.dispatcher.queue for router in self._routers]
         oldest_s = min((since_s for queue in queues if (since_s := queue.oldest_since_s) is not None), default=now_s)
         tokens = sum(queue.tokens for queue in queues)
         prefill = PoolSignals(Reading(float(tokens)), Reading(now_s - oldest_s), Reading(float(len(self._computing))))
         return traffic, prefill, PoolSignals(running=Reading(float(len(self._decoding))))
+
+    def _latest(self, now_s: float) -> tuple[Arrived, ...]:
+        """As a source that looked as long ago."""
+        looked_s, self._looked_s = self._looked_s, now_s
+        if looked_s is None:
+            return ()
+        spans = {over_s: [each for each in self._arrived if now_s - each.arrival_s < over_s] for over_s in spans_s(now_s - looked_s)}
+        return tuple(Arrived(over_s, len(new), sum(each.request.prompt_tokens for each in new)) for over_s, new in spans.items())
 
     def _catch_up(self, now_s: float) -> None:
         """Everybody goes from one list to the next."""

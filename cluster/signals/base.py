@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from autoscaler.signals import PoolSignals, Reading, Signals, TrafficSignals
+from autoscaler.signals import Arrived, PoolSignals, Reading, Signals, TrafficSignals
 from core.errors import BatonError
 from core.ids import RouterId
 from core.metrics.words import ScalingInput
@@ -33,8 +33,9 @@ class SignalSource(ABC):
         """Ends its connections."""
 
 
-def as_signals(values: Mapping[ScalingInput, float], age_s: float) -> Signals:
-    """The numbers by the names that both sources have for them, in the scaler's words; those that are missing stay so."""
+def as_signals(values: Mapping[ScalingInput, float], age_s: float, latest: Iterable[Arrived] = ()) -> Signals:
+    """The numbers by the names that both sources have for them, in the scaler's words; those that are missing stay so. ``latest`` only who
+    looks often enough can tell."""
 
     def reading(name: ScalingInput) -> Reading | None:
         value = values.get(name)
@@ -46,6 +47,7 @@ def as_signals(values: Mapping[ScalingInput, float], age_s: float) -> Signals:
         reading(ScalingInput.PROMPT_TOKENS),
         reading(ScalingInput.OUTPUT_TOKENS),
         reading(ScalingInput.HIT_RATE),
+        tuple(latest),
     )
     prefill = PoolSignals(reading(ScalingInput.WAITING_TOKENS), reading(ScalingInput.WAITED), reading(ScalingInput.COMPUTING))
     return Signals(traffic, prefill, PoolSignals(running=reading(ScalingInput.DECODING)))

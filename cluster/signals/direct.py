@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from autoscaler.signals import NEWEST_S, Signals
+from autoscaler.signals import NEWEST_S, Arrived, Signals, spans_s
 from cluster.signals.base import Routers, SignalsMissingError, SignalSource, as_signals
 from cluster.signals.growth import Growth
 from cluster.signals.http import Http
@@ -35,16 +35,20 @@ class DirectSource(SignalSource):
         self._growth: dict[RouterId, Growth] = {}
         self._newest: dict[RouterId, Scrape] = {}
         self._began_s: float | None = None
+        self._looked_s: float | None = None
 
     async def read(self, now_s: float) -> Signals:
-        routers = self._routers()
+        routers, looked_s = self._routers(), self._looked_s
+        self._looked_s = now_s
         failed = await self._ask(routers, now_s)
         if not routers:
             raise SignalsMissingError("no router is there, as far as the controller has heard")
         if unheard := sorted(set(routers) - self._newest.keys()):
             raise SignalsMissingError(f"{unheard[0]} cannot be scraped at {routers[unheard[0]]}: {failed[unheard[0]]}")
         heard_s = [self._growth[router].heard_s or now_s for router in routers]
-        return as_signals({**self._flows(now_s), **self._levels(routers)}, now_s - min(heard_s))
+        flows = self._flows(now_s)
+        latest = [self._arrived(over_s, now_s) for over_s in spans_s(now_s - looked_s)] if flows and looked_s is not None else ()
+        return as_signals({**flows, **self._levels(routers)}, now_s - min(heard_s), latest)
 
     async def close(self) -> None:
         await self._http.close()
@@ -94,6 +98,11 @@ class DirectSource(SignalSource):
         if asked > 0:
             flows[ScalingInput.HIT_RATE] = grown["hits"] / asked
         return flows
+
+    def _arrived(self, over_s: float, now_s: float) -> Arrived:
+        """Of those that were refused before anybody counted their tokens, as many as others have."""
+        taken, offered = self._grown("arrivals", now_s - over_s), self._offered(now_s - over_s)
+        return Arrived(over_s, offered, self._grown("prompt_tokens", now_s - over_s) * (offered / taken if taken > 0 else 0.0))
 
     def _offered(self, since_s: float) -> float:
         """As ``queries.QUERIES`` has it."""

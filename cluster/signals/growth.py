@@ -8,7 +8,8 @@ from itertools import pairwise
 
 from cluster.signals.scrape import Series
 
-Totals = Mapping[str, float]
+Counters = Mapping[str, Mapping[Series, float]]
+"""By whose total they belong to."""
 
 
 class Growth:
@@ -20,7 +21,7 @@ class Growth:
 
     def __init__(self, keep_s: float) -> None:
         self._keep_s = keep_s
-        self._last: Mapping[Series, float] | None = None
+        self._last: Counters | None = None
         self._points: deque[tuple[float, dict[str, float]]] = deque()
 
     @property
@@ -28,12 +29,12 @@ class Growth:
         """When it was last scraped."""
         return self._points[-1][0] if self._points else None
 
-    def heard(self, counters: Mapping[Series, float], now_s: float) -> None:
+    def heard(self, counters: Counters, now_s: float) -> None:
         """One more scrape."""
-        totals = dict(self._points[-1][1]) if self._points else {}
-        for series, value in counters.items():
-            before = value if self._last is None else self._last.get(series, 0.0)
-            totals[series[0]] = totals.get(series[0], 0.0) + (value - before if value >= before else value)
+        totals, last = dict(self._points[-1][1]) if self._points else {}, self._last
+        if last is not None:
+            for total, series in counters.items():
+                totals[total] = totals.get(total, 0.0) + _grown(last.get(total, {}), series)
         self._last = counters
         self._points.append((now_s, totals))
         # One point before the window stays: between it and the next lies the window's beginning.
@@ -55,3 +56,7 @@ class Growth:
                 low, high = before.get(total, 0.0), after.get(total, 0.0)
                 return low + (high - low) * (at_s - before_s) / (after_s - before_s)
         raise AssertionError("a time after the last scrape was asked for")
+
+
+def _grown(before: Mapping[Series, float], now: Mapping[Series, float]) -> float:
+    return sum(value - was if value >= (was := before.get(series, 0.0)) else value for series, value in now.items())

@@ -19,10 +19,10 @@ from tests.support.scaling import FACTS, STEP, worker
 SHAPE = Shape(4000.0, 1000.0, 300.0)
 
 
-def need(rate: float, output_per_s: float | None = None, ttft_s: float = 2.0, **load: float) -> Need:
+def need(rate: float, output_per_s: float | None = None, ttft_s: float = 2.0, in_turn: bool = False, **load: float) -> Need:
     """Prompts take 0.1 s of a worker, which holds 50 answers of 20 ms a token."""
     tokens = rate * 300 if output_per_s is None else output_per_s
-    given_load = Load(SHAPE, rate, tokens, **load)
+    given_load = Load(SHAPE, rate, tokens, in_turn=in_turn, **load)
     return Need(given_load, PrefillCapacity(0.11, 0.1), DecodeCapacity(50.0, 0.02, True), ttft_s, 0.9, 2.0)
 
 
@@ -110,6 +110,13 @@ def test_places_for_answers() -> None:
     assert need(2.0, 600.0).of(Role.DECODE) == 1
     assert need(2.0, 2400.0).of(Role.DECODE) == 2  # 48 at once do not always fit in 50 places
     assert need(2.0, 600.0, running=48.0).of(Role.DECODE) == 2
+
+
+@pytest.mark.parametrize(("backlog_tokens", "in_turn", "beside"), [(0.0, 3, 3), (120_000.0, 3, 5), (180_000.0, 4, 6)])
+def test_who_waits_is_served_in_turn(backlog_tokens: float, in_turn: int, beside: int) -> None:
+    """Workers that keep up, and are through with what waits in time, are enough where it is first; beside what comes it takes more."""
+    made = [need(20.0, backlog_tokens=backlog_tokens, backlog_s=2.0, in_turn=each) for each in (True, False)]
+    assert [each.of(Role.PREFILL) for each in made] == [in_turn, beside]
 
 
 def test_unknown_engines_need_one() -> None:

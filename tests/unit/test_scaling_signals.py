@@ -12,8 +12,10 @@ from cluster.signals.direct import DirectSource
 from cluster.signals.growth import Growth
 from cluster.signals.queries import AGE, QUERIES, filled
 from cluster.signals.scrape import parsed
-from core.ids import RouterId
-from core.metrics.words import ScalingInput
+from core.ids import RouterId, WorkerId
+from core.metrics.words import ScalingInput, TokenKind, Why
+from core.worker import Role
+from router.service import ORDINARY
 from tests.support.counting_router import CountingRouter
 from tests.support.promql import metrics
 from tests.support.watching import BATONS
@@ -62,10 +64,7 @@ def test_a_scrape_is_what_concerns_scaling() -> None:
     router.refuse()
     router.requests, router.decoding, router.waiting_tokens, router.oldest_waiting_s = 5, 3, 700, 1.5
     scrape = parsed(router.exposition)
-    totals: dict[str, float] = {}
-    for series, value in scrape.counters.items():
-        totals[series[0]] = totals.get(series[0], 0.0) + value
-    assert totals == {
+    assert {total: sum(series.values()) for total, series in scrape.counters.items()} == {
         "arrivals": 3,
         "refused": 2,
         "refused_later": 1,
@@ -78,7 +77,38 @@ def test_a_scrape_is_what_concerns_scaling() -> None:
     assert sorted(scrape.gauges.values()) == [1.5, 3, 5, 700]
 
 
-@pytest.mark.parametrize("exposition", ["", "<html>no</html>", "baton_router_requests{ 1", 'baton_arrivals_total{class="x"} many'])
+def test_names_of_clients_are_not_mistaken() -> None:
+    """Whatever is in a label that clients or operators choose, the words that decide are read from their own labels."""
+    plain, tricky = CountingRouter(), CountingRouter()
+    names = ['x",kind="output', "x,kind=", ',kind="output",', "a\nb\u2028# TYPE c", "\\", "x} 7"]
+    for name in names:
+        plain.tally.tenants.add(f"plain-{len(name)}", TokenKind.PROMPT, by=5)
+        plain.tally.tenants.add(f"plain-{len(name)}", TokenKind.OUTPUT, by=7)
+        tricky.tally.tenants.add(name, TokenKind.PROMPT, by=5)
+        tricky.tally.tenants.add(name, TokenKind.OUTPUT, by=7)
+    totals = [{total: sum(series.values()) for total, series in parsed(router.exposition).counters.items()} for router in (plain, tricky)]
+    assert totals[0] == totals[1]
+    assert totals[1]["output_tokens"] == 7 * len(names)
+
+
+def test_each_workers_counter_is_its_own() -> None:
+    """Two workers' prompts are two series of one total: one of them beginning anew is not hidden by the other."""
+    router = CountingRouter()
+    for worker in ("a", "b"):
+        router.tally.prompt_begun(WorkerId(worker), Role.PREFILL, 100, 25)
+    assert list(parsed(router.exposition).counters["asked"].values()) == [100.0, 100.0]
+
+
+@pytest.mark.parametrize(
+    "exposition",
+    [
+        "",
+        "<html>no</html>",
+        "baton_router_requests{ 1",
+        CountingRouter().exposition + '\n# TYPE baton_arrivals_total counter\nbaton_arrivals_total{class="x"} many\n',
+        CountingRouter().exposition.replace("baton_router_decoding_requests", "another"),
+    ],
+)
 def test_what_is_no_routers_exposition(exposition: str) -> None:
     """It is said, not taken for zeros."""
     with pytest.raises(ValueError):
@@ -92,7 +122,7 @@ def test_growth_is_on_straight_lines_between_scrapes() -> None:
     """What was counted before the first scrape belongs to another time."""
     growth = Growth(60.0)
     for at_s, value in ((0.0, 100.0), (10.0, 120.0), (20.0, 120.0), (30.0, 150.0)):
-        growth.heard({("x", "label"): value}, at_s)
+        growth.heard({"x": {"x{label}": value}}, at_s)
     assert [growth.since("x", at_s) for at_s in (-5.0, 0.0, 5.0, 10.0, 25.0, 30.0, 99.0)] == [50, 50, 40, 30, 15, 0, 0]
     assert growth.since("y", 0.0) == 0.0
     assert growth.heard_s == 30.0
@@ -101,10 +131,10 @@ def test_growth_is_on_straight_lines_between_scrapes() -> None:
 def test_counters_that_begin_anew_or_end() -> None:
     """One that has fallen has begun anew; a new label has begun; one that is gone keeps what it had. Nothing is counted twice."""
     growth = Growth(60.0)
-    growth.heard({("x", "1"): 10.0}, 0.0)
-    growth.heard({("x", "1"): 4.0}, 1.0)  # restarted: four since
-    growth.heard({("x", "1"): 5.0, ("x", "2"): 3.0}, 2.0)  # one, and three of a new one
-    growth.heard({("x", "1"): 5.0}, 3.0)  # the new one left
+    growth.heard({"x": {"1": 10.0}}, 0.0)
+    growth.heard({"x": {"1": 4.0}}, 1.0)  # restarted: four since
+    growth.heard({"x": {"1": 5.0, "2": 3.0}}, 2.0)  # one, and three of a new one
+    growth.heard({"x": {"1": 5.0}}, 3.0)  # the new one left
     assert growth.since("x", 0.0) == 8.0
 
 
@@ -113,12 +143,12 @@ def test_nothing_is_lost_or_made_up(steps: list[tuple[float, int, bool]]) -> Non
     """Whatever the pauses and restarts: the growth over all that is kept is what was counted in it; and over less, not more."""
     keep_s = 60.0
     growth, now_s, value = Growth(keep_s), 0.0, 1000
-    growth.heard({("x",): float(value)}, now_s)
+    growth.heard({"x": {"x": float(value)}}, now_s)
     counted: list[tuple[float, int]] = []
     for pause_s, more, restarts in steps:
         now_s += pause_s
         value = more if restarts and more < value else value + more
-        growth.heard({("x",): float(value)}, now_s)
+        growth.heard({"x": {"x": float(value)}}, now_s)
         counted.append((now_s, more))
     for since_s in (now_s - keep_s, now_s - keep_s / 2):
         grown = growth.since("x", since_s)
@@ -155,6 +185,21 @@ async def test_a_burst_is_in_the_newest_first(wire: Wire) -> None:
     found = await wire.look(10, requests=7)
     assert found[ScalingInput.NEWEST] == pytest.approx(14.0)
     assert found[ScalingInput.ARRIVALS] == pytest.approx((50 * 2 + 10 * 14) / 60)
+
+
+async def test_the_latest_is_what_came_since_looks_that_were_made(wire: Wire) -> None:
+    """Of all routers, with tokens also of those that were refused before anybody counted theirs; of half a second, who looks every second
+    knows nothing, nor does anybody without a past."""
+    assert not (await wire.source.read(wire.now_s)).traffic.latest
+    await wire.look(20, requests=1, prompt_tokens=100)
+    await wire.look(1, requests=5, prompt_tokens=400)
+    wire.now_s += 1.0
+    wire.routers[A].serve(4, prompt_tokens=400)
+    for _ in range(4):
+        wire.routers[A].tally.refused(Why.QUEUE_FULL, ORDINARY)
+    found = (await wire.source.read(wire.now_s)).traffic.latest
+    assert [(each.over_s, each.requests) for each in found] == [(1.0, 8.0), (2.0, 18.0), (4.0, 22.0)]
+    assert [each.prompt_tokens for each in found[:2]] == pytest.approx([8 * 400.0, 18 * 400.0])
 
 
 async def test_refused_requests_are_demand(wire: Wire) -> None:
