@@ -114,7 +114,7 @@ def test_the_newest_arrivals_are_believed_when_they_are_no_chance() -> None:
 
 def test_who_has_waited_leaves_less_time() -> None:
     """The same tokens wait, but for most of the promise already: more workers change roles for them."""
-    heard = heard_of_prompts(4.0, 2, 20, queue=60_000.0)
+    heard = heard_of_prompts(4.0, 2, 20, queue=150_000.0)
     waited = msgspec.structs.replace(heard, prefill=msgspec.structs.replace(heard.prefill, queue_age_s=Reading(1.5)))
     assert len(moves(waited)) > len(moves(heard))
 
