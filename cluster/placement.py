@@ -13,8 +13,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.actor import BuildRuntime, WorkerActor
 from cluster.spec import WorkerReport, WorkerSpec
-from core.config import PoolConfig
+from core.errors import WorkerLostError
 from core.ids import WorkerId
+from core.pool_config import PoolConfig
 from core.worker import Role
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,14 @@ class Placement:
         return f"{self._app}/{worker}"
 
     async def create(self, spec: WorkerSpec, pool: PoolConfig, env: Mapping[str, str]) -> None:
-        """Asks Ray for a worker. Returns when asked, not when it runs: on a full cluster it waits for a node."""
+        """Asks Ray for a worker. Returns when asked, not when it runs: on a full cluster it waits for a node. Raises WorkerLostError,
+        whatever it was that Ray did not like."""
+        try:
+            self._actors[spec.worker] = self._created(spec, pool, env)
+        except Exception as error:
+            raise WorkerLostError(spec.worker, _first_line(error)) from error
+
+    def _created(self, spec: WorkerSpec, pool: PoolConfig, env: Mapping[str, str]) -> Any:
         bundle = {"CPU": pool.num_cpus, "GPU": pool.num_gpus, **pool.resources}
         bundle = {name: amount for name, amount in bundle.items() if amount}
         group = placement_group([bundle or {"CPU": 0.001}], strategy="STRICT_PACK", name=self._name(spec.worker), lifetime="detached")
@@ -52,7 +60,7 @@ class Placement:
             scheduling_strategy=PlacementGroupSchedulingStrategy(group),
             runtime_env={"env_vars": dict(env)},
         )
-        self._actors[spec.worker] = actor.remote(spec, self._build)
+        return actor.remote(spec, self._build)
 
     async def find(self) -> list[WorkerSpec]:
         """The specs of all living workers of this application, whoever created them, and takes charge of them."""
@@ -85,15 +93,16 @@ class Placement:
                 remove_placement_group(ray.util.get_placement_group(group["name"]))
 
     async def beat(self, worker: WorkerId, timeout_s: float) -> WorkerReport | None:
-        """A worker's report; None when it did not answer in time, or has no actor yet. Raises ray.exceptions.RayActorError when
-        it is dead."""
+        """A worker's report; None when it did not answer in time, or has no actor yet. Raises WorkerLostError when it is dead."""
         if worker not in self._actors:
             return None
         try:
             async with asyncio.timeout(timeout_s):
                 report: WorkerReport = await self._actors[worker].beat.remote()
-        except TimeoutError:
-            return None
+        except (TimeoutError, ray.exceptions.ActorUnavailableError):
+            return None  # perhaps a hiccup of the network; silence that lasts is noticed as time passes
+        except ray.exceptions.RayError as error:
+            raise WorkerLostError(worker, _first_line(error)) from error
         return report
 
     async def drain(self, worker: WorkerId, timeout_s: float) -> bool:
@@ -140,3 +149,7 @@ class Placement:
             remove_placement_group(ray.util.get_placement_group(self._name(worker)))
         except ValueError:
             pass  # gone already: its node died, or a former controller removed it
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cluster import utilities
+from cluster.adapter_legs import AdapterLegs
 from cluster.adapters import Adapters
 from cluster.admission import Admission
 from cluster.channel import WorkerEnd, gather_quietly
+from cluster.deliveries import Deliveries
 from cluster.drain import Drain
+from cluster.engine_watch import EngineWatch
 from cluster.kv_feed import KVFeed
 from cluster.kv_publisher import KVPublisher
 from cluster.leg import LegHandler
@@ -27,7 +30,6 @@ from cluster.leg_spans import LegSpans
 from cluster.messages import (
     AbortLegs,
     AddLeg,
-    Answer,
     Call,
     Failed,
     Hello,
@@ -42,33 +44,23 @@ from cluster.messages import (
 )
 from cluster.rest import Rest
 from cluster.step_fit import StepFit
-from cluster.watchdog import StallWatch, Verdict
 from cluster.worker_tally import WorkerTally
 from core.block_keys import BlockKeys
-from core.errors import AdapterError, EngineFailedError
-from core.handle import KVHandle
+from core.errors import EngineFailedError
 from core.ids import Epoch, LegId, RouterId, WorkerId
 from core.metrics.tally import Reading
 from core.metrics.words import LegRefusal
 from core.step_model import StepModel
 from core.worker import EngineFacts, WorkerLoad
-from engine.base import Engine, StepReport, Transfer
+from engine.base import Engine, StepReport
 from engine.vllm_codec import OutputsCodec, RequestCodec
-from engine.vllm_lora import engine_lora
-from engine.vllm_outputs import take_queue_seconds
 from kv_transfer.lease import LeaseTable
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
-    from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest
+    from vllm.v1.engine import EngineCoreOutputs
 
 log = logging.getLogger(__name__)
-
-CALLABLE_UTILITIES = frozenset({"get_supported_tasks", "reset_prefix_cache", "is_sleeping", "list_loras"})
-"""Engine utilities a router may call. A list, not a ban: utilities can load code, stop engines and write files."""
-
-_PROBE = "is_sleeping"
-"""The cheapest of them. The engine answers between two steps."""
 
 _SETTLES_S = 0.02
 """ZMQ tells of a lost connection a moment before it refuses to send over it."""
@@ -110,10 +102,7 @@ class WorkerRuntime:
         self._admissions = admissions
         self._leases = leases
         self._pulse_s = pulse_s
-        self._stall_timeout_s = stall_timeout_s
         self._clock = clock
-        self._stall = StallWatch(stall_timeout_s, clock())
-        self._probe: asyncio.Task[None] | None = None
         self._drain: Drain | None = None
         self._rest = Rest(engine, lambda: self._drain is not None and self.idle, self._serve_again)
         self._facts: EngineFacts | None = None
@@ -124,12 +113,13 @@ class WorkerRuntime:
         self._legs = LegBook()
         self._step_fit = StepFit(step_prior)
         self._tally = WorkerTally()
-        self._adapters = adapters
         if adapters is not None:
             adapters.told = self._tally.adapter_loaded
+        self._adapter_legs = AdapterLegs(adapters, self._legs, engine, self._refuse)
+        self._watch = EngineWatch(engine, lambda: bool(len(self._legs)), stall_timeout_s, pulse_s, clock)
         self._spans = spans or LegSpans(worker)
+        self._deliveries = Deliveries(self._legs, handlers, self._spans)
         self._routers: set[RouterId] = set()
-        self._transfers: dict[RouterId, list[Transfer]] = defaultdict(list)
         self._connection_lost = asyncio.Event()
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -145,9 +135,9 @@ class WorkerRuntime:
 
         Raises whatever else ends one of the loops: a worker that still answers but hears nothing would be worse than none.
         """
-        own = (self._step, self._listen, self._pulse, self._notice_losses, self._watch, self._follow_kv_events, self._publish)
-        loops = (*own, self._rest.run)
-        tasks = [asyncio.create_task(loop(), name=loop.__name__) for loop in loops]
+        own = (self._step, self._listen, self._pulse, self._notice_losses, self._follow_kv_events)
+        loops = (*own, self._publisher.run, self._watch.run, self._rest.run)
+        tasks = [asyncio.create_task(loop(), name=loop.__qualname__) for loop in loops]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             raise next(iter(done)).exception() or AssertionError("these loops have no end")
@@ -156,9 +146,8 @@ class WorkerRuntime:
             await self._fail_all(error.reason)
             return error.reason
         finally:
-            await gather_quietly(*tasks, *self._answering, *([self._probe] if self._probe else []))
-            if self._adapters is not None:
-                await self._adapters.close()
+            await gather_quietly(*tasks, *self._answering)
+            await asyncio.gather(self._watch.close(), self._adapter_legs.close())
 
     async def close(self) -> None:
         """Closes the socket and stops the engine."""
@@ -212,7 +201,7 @@ class WorkerRuntime:
             leased_blocks=self._leases.blocks,
             stranded_blocks=self._leases.stranded_blocks(self._clock()),
             step=self._step_fit.model,
-            adapters=self._adapters.load(self._legs.adapters_in_use) if self._adapters is not None else None,
+            adapters=self._adapter_legs.load,
         )
 
     def _pulse_for(self, router: RouterId) -> Pulse:
@@ -283,14 +272,10 @@ class WorkerRuntime:
     async def _add(self, router: RouterId, add: AddLeg, frames: list[bytes]) -> None:
         self._spans.came(router, add)
         if reason := worker_mismatch(add.epoch, self.epoch, self.worker) or ("it is draining" if self._drain else None):
-            self._tally.refused(LegRefusal.GOING)
-            self._spans.ended(add.leg, "refused", reason)
-            await self._end.send(router, Refused(add.leg, self.epoch, reason))
+            await self._refuse(router, Refused(add.leg, self.epoch, reason), LegRefusal.GOING)
             return
         if reason := self._no_room(add):
-            self._tally.refused(LegRefusal.NO_ROOM)
-            self._spans.ended(add.leg, "refused", reason)
-            await self._end.send(router, Refused(add.leg, self.epoch, reason, busy=True))
+            await self._refuse(router, Refused(add.leg, self.epoch, reason, busy=True), LegRefusal.NO_ROOM)
             return
         try:
             request = self._handlers[add.kind].engine_request(add, self._requests.decode(frames))
@@ -302,50 +287,15 @@ class WorkerRuntime:
         if (headers := self._spans.admitted(add.leg)) is not None:
             request = msgspec.structs.replace(request, trace_headers=headers)
         if request.lora_request is not None:
-            await self._add_with_adapter(router, add, request)
+            await self._adapter_legs.add(router, add, request)
             return
         self._legs.enter(router, add)
         await self._engine.add(request)
 
-    async def _add_with_adapter(self, router: RouterId, add: AddLeg, request: EngineCoreRequest) -> None:
-        """The adapter is found and loaded by its name: of what else the router says of it, nothing counts."""
-        assert request.lora_request is not None
-        name = request.lora_request.lora_name
-        try:
-            if self._adapters is None:
-                raise AdapterError(name, "this worker has been started without `lora`")
-            adapter = self._adapters.find(name)
-        except AdapterError as error:
-            await self._refuse_adapter(router, add.leg, str(error))
-            return
-        if not self._adapters.place(adapter, self._legs.uses):
-            await self._refuse_adapter(router, add.leg, f"requests with other adapters have all slots; `{name}` needs one", busy=True)
-            return
-        request = msgspec.structs.replace(request, lora_request=engine_lora(adapter))
-        self._legs.enter(router, add, name)
-        load = self._adapters.under_way(adapter)
-        if load is None:
-            await self._engine.add(request)
-        else:
-            self._apart(self._add_when_loaded(router, add.leg, request, load))  # others must be heard meanwhile
-
-    async def _add_when_loaded(self, router: RouterId, leg: LegId, request: EngineCoreRequest, load: asyncio.Task[None]) -> None:
-        try:
-            await asyncio.shield(load)
-            if self._legs.get(leg) is not None:  # else it was aborted meanwhile
-                await self._engine.add(request)
-        except AdapterError as error:
-            if self._legs.get(leg) is not None:
-                self._legs.end(leg)
-                await self._refuse_adapter(router, leg, str(error))
-        except EngineFailedError as error:
-            log.error("worker %s: %s", self.worker, error.reason)  # run() sees the same and ends the worker
-
-    async def _refuse_adapter(self, router: RouterId, leg: LegId, reason: str, *, busy: bool = False) -> None:
-        """``busy``: it can be offered again later. Else the request ends with the reason."""
-        self._tally.refused(LegRefusal.ADAPTER)
-        self._spans.ended(leg, "refused", reason)
-        await self._end.send(router, Refused(leg, self.epoch, reason, busy=busy, final=not busy))
+    async def _refuse(self, router: RouterId, refused: Refused, why: LegRefusal) -> None:
+        self._tally.refused(why)
+        self._spans.ended(refused.leg, "refused", refused.reason)
+        await self._end.send(router, refused)
 
     def _no_room(self, add: AddLeg) -> str | None:
         assert self._facts is not None
@@ -366,15 +316,7 @@ class WorkerRuntime:
         task.add_done_callback(self._answering.discard)
 
     async def _answer(self, router: RouterId, call: Call) -> None:
-        await self._end.send(router, await self._call(call))
-
-    async def _call(self, call: Call) -> Answer:
-        if call.method not in CALLABLE_UTILITIES:
-            return Answer(call.number, error=f"{call.method} cannot be called from a router")
-        try:
-            return Answer(call.number, await self._engine.utility(call.method, *call.args))
-        except EngineFailedError as error:
-            return Answer(call.number, error=error.reason)
+        await self._end.send(router, await utilities.answer(self._engine, call))
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -385,53 +327,16 @@ class WorkerRuntime:
 
     async def _deliver(self, outputs: EngineCoreOutputs, report: StepReport) -> None:
         self.ticked_at_s = self._clock()
-        self._stall.lived()
+        self._watch.lived()
         for sample in report.samples:
             self._step_fit.observe(sample.work, sample.seconds, self.ticked_at_s)
         self._tally.stepped(report)
-        for transfer in report.transfers:
-            self._spans.pulled(transfer)
-            if leg := self._legs.get(transfer.leg):
-                self._transfers[leg.owner].append(transfer)
-        by_router: dict[RouterId, list[EngineCoreOutput]] = defaultdict(list)
-        handles: dict[RouterId, dict[LegId, KVHandle]] = defaultdict(dict)
-        for output in outputs.outputs:
-            name = LegId(output.request_id)
-            leg = self._legs.get(name)
-            if leg is None:
-                continue  # aborted while the step ran
-            self._legs.told(leg, len(output.new_token_ids))
-            if self._spans.legs:
-                self._tell_spans(output)
-            by_router[leg.owner].append(output)
-            if output.finish_reason is not None:
-                if handle := self._handlers[leg.kind].finished(leg.owner, output):
-                    handles[leg.owner][name] = handle
-                output.kv_transfer_params = None
-                self._legs.end(name)
-        for handler in self._handlers.values():  # after the outputs: a lease may end in the step it began in
-            handler.stepped(report)
+        by_router = self._deliveries.of_step(outputs, report)
         load = self.load
-        for router, theirs in by_router.items():
-            told, scheduled = self._told_to(router, load), take_queue_seconds(theirs)
-            if self._spans.legs:
-                self._end_spans(theirs, scheduled)
-            message = StepOutputs(self.epoch, told, handles[router], self._transfers.pop(router, []), scheduled)
-            if not await self._end.send(router, message, self._outputs.encode(theirs)):
+        for router, parts in by_router.items():
+            message = StepOutputs(self.epoch, self._told_to(router, load), parts.handles, parts.transfers, parts.queue_s)
+            if not await self._end.send(router, message, self._outputs.encode(parts.outputs)):
                 await self._router_gone(router)
-
-    def _tell_spans(self, output: EngineCoreOutput) -> None:
-        output.trace_headers = None  # the engine gives back with every token what it was given once
-        prompt = output.prefill_stats
-        cached_tokens = None if prompt is None else prompt.num_cached_tokens
-        self._spans.told(LegId(output.request_id), len(output.new_token_ids), cached_tokens)
-
-    def _end_spans(self, outputs: Sequence[EngineCoreOutput], scheduled: Mapping[LegId, float]) -> None:
-        for leg, queue_s in scheduled.items():
-            self._spans.scheduled(leg, queue_s)
-        for output in outputs:
-            if output.finish_reason is not None:
-                self._spans.ended(LegId(output.request_id), "finished")
 
     async def _pulse(self) -> None:
         while True:
@@ -462,32 +367,10 @@ class WorkerRuntime:
             if not await self._end.send(router, MoveLegs(self.epoch, theirs, "the worker drains")):
                 await self._router_gone(router)
 
-    async def _watch(self) -> None:
-        """Raises EngineFailedError once the engine hangs."""
-        while True:
-            await asyncio.sleep(min(self._pulse_s, self._stall_timeout_s / 8))
-            verdict = self._stall.look(bool(len(self._legs)), self._clock())
-            if verdict is Verdict.HUNG:
-                raise EngineFailedError(f"no step for {self._stall_timeout_s:g} s")
-            if verdict is Verdict.PROBE and self._probe is None:
-                self._probe = asyncio.create_task(self._ask_whether_it_lives())
-
-    async def _ask_whether_it_lives(self) -> None:
-        try:
-            await self._engine.utility(_PROBE)
-            self._stall.lived()
-        except EngineFailedError:
-            pass  # an engine that has died tells so by its step
-        finally:
-            self._probe = None
-
     async def _follow_kv_events(self) -> None:
         """Reads what the engine tells of its cache, whether a router wants it or not: nothing may pile up."""
         while True:
             self._publisher.heard(await self._engine.kv_events())
-
-    async def _publish(self) -> None:
-        await self._publisher.run()
 
     @property
     def _publisher(self) -> KVPublisher:
@@ -498,7 +381,7 @@ class WorkerRuntime:
         """Nobody is left to read this router's legs or to use its kept KV: all of it is freed now."""
         self._routers.discard(router)
         self._spans.router_gone(router)
-        self._transfers.pop(router, None)
+        self._deliveries.router_gone(router)
         self._publisher.leave(router)
         self._legs.queued(router, 0)
         legs = self._legs.of_owner(router) + self._leases.of_owner(router)

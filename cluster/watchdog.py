@@ -1,4 +1,4 @@
-"""Tells an engine that hangs from one that is idle, and from one at work on something long. Pure; the runtime asks and acts."""
+"""Tells an engine that hangs from one that is idle, and from one at work on something long. Pure; ``engine_watch`` asks and acts."""
 
 from __future__ import annotations
 

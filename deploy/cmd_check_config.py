@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from core.config import BatonConfig, PoolConfig
+    from core.config import BatonConfig
+    from core.pool_config import PoolConfig
     from deploy.check_config import ServeFile
 
 EXAMPLES = """\

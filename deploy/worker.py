@@ -17,7 +17,8 @@ from cluster.runtime import WorkerRuntime
 from cluster.spec import WorkerSpec
 from cluster.whole import WholeLegs
 from core.block_keys import seed_of
-from core.config import BatonConfig, PoolConfig
+from core.config import BatonConfig
+from core.pool_config import PoolConfig
 from core.worker import Role
 from decode_workers.admission import DecodeAdmission
 from decode_workers.decode import DecodeLegs

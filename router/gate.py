@@ -8,8 +8,8 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.config import Objectives
 from core.metrics.words import Why
+from core.objectives_config import Objectives
 from router.early_refusal import refusal_text
 from router.entrance import BODY_S, Entrance, LeftError, RefusedError, again_of, has_body, headers_of, turn_away
 from router.internal_fields import Asked, Headers, vetted_body, vetted_headers

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from core.config import ApiKeysConfig
 from core.errors import ConfigError
+from core.router_config import ApiKeysConfig
 
 log = logging.getLogger(__name__)
 

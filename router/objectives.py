@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from core.config import BatonConfig, Objectives, TenantConfig, Wish
+from core.config import BatonConfig
+from core.objectives_config import Objectives, TenantConfig, Wish
 from router.internal_fields import Asked
 from router.request_body import NotServableError
 from router.service import WantedService

@@ -157,7 +157,7 @@ def test_sleep() -> None:
     ],
 )
 def test_messages(struct: type[msgspec.Struct], names: str) -> None:
-    """engine/, cluster/runtime.py, router/dispatcher.py: the fields that are read, set or taken off."""
+    """engine/, cluster/deliveries.py, cluster/adapter_legs.py, router/dispatcher.py: the fields that are read, set or taken off."""
     assert set(names.split()) <= set(struct.__struct_fields__)
 
 

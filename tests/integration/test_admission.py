@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from vllm.v1.engine import FinishReason
 
-from core.config import PoolConfig
+from core.pool_config import PoolConfig
 from core.worker import Role
 from router.events import FailKind
 from router.limits import Limits

@@ -21,7 +21,7 @@ from playwright.async_api import Browser, Locator, expect
 
 from autoscaler.plan import Plan
 from autoscaler.scaler import BatonScaler
-from core.config import ApiKeysConfig
+from core.router_config import ApiKeysConfig
 from core.worker import Role
 from router.keys import KeyRing
 from tests.support.chromium import Watched, chromium, watched_page

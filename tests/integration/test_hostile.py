@@ -16,8 +16,8 @@ import zmq.asyncio
 
 from cluster.channel import ChannelKeys, RouterEnd, WorkerEnd
 from cluster.messages import Hello
-from core.config import ApiKeysConfig
 from core.ids import RouterId
+from core.router_config import ApiKeysConfig
 from router.internal_fields import VettedBody
 from router.keys import KeyRing
 from router.served_paths import NOT_SERVED, WITHOUT_KEY

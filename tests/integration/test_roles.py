@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from core.config import PoolConfig
+from core.pool_config import PoolConfig
 from core.worker import Role, WorkerState
 from engine.sim_timing import ConstantTime
 from tests.contract.engine_contract import prompt_of

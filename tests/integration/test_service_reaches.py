@@ -8,7 +8,7 @@ import httpx
 import pytest
 from vllm.v1.engine import EngineCoreRequest
 
-from core.config import Objectives
+from core.objectives_config import Objectives
 from router.objectives import Promises
 from router.service import WantedService, current_service
 from tests.support.router_server import MODEL, router_server

@@ -16,10 +16,10 @@ from starlette.types import Message, Receive, Scope, Send
 from cluster.metrics_listener import MetricsListener
 from cluster.otlp import otlp_export
 from cluster.span_export import SpanExport
-from core.config import PoolConfig
 from core.metrics.exposition import ReadingCollector
 from core.metrics.of_requests import TRACE_SPANS, TTFT
 from core.metrics.tally import Spreads
+from core.pool_config import PoolConfig
 from core.tracing_config import TracingConfig
 from router.http_trace import Traced
 from router.limits import Limits

@@ -29,9 +29,9 @@ from cluster.messages import (
     Refused,
     StepOutputs,
 )
-from core.config import PoolConfig
 from core.handle import KVHandle
 from core.ids import LegId, WorkerId
+from core.pool_config import PoolConfig
 from core.worker import OthersLoad
 from engine.sim_timing import ConstantTime
 from engine.vllm_codec import RequestCodec

@@ -22,9 +22,10 @@ from cluster.span_export import SpanExport
 from cluster.whole import WholeLegs
 from core.adapter import Adapter
 from core.block_keys import seed_of
-from core.config import BatonConfig, PoolConfig
+from core.config import BatonConfig
 from core.ids import Epoch, RequestId, RouterId, WorkerId
 from core.lora_config import LoraConfig
+from core.pool_config import PoolConfig
 from core.worker import Role, WorkerCard, WorkerState
 from decode_workers.decode import DecodeLegs
 from deploy.worker import adapters, admissions

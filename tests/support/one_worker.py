@@ -13,8 +13,8 @@ import zmq.asyncio
 
 from cluster.channel import ChannelKeys, RouterEnd
 from cluster.messages import FromWorker, decode_from_worker
-from core.config import PoolConfig
 from core.ids import Epoch, RouterId
+from core.pool_config import PoolConfig
 from core.worker import Role
 from engine.sim_config import SimulatedEngineConfig
 from engine.sim_timing import ConstantTime

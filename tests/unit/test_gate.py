@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from core.config import ApiKeysConfig, Objectives
 from core.ids import RouterId
 from core.metrics.words import Why
+from core.objectives_config import Objectives
+from core.router_config import ApiKeysConfig
 from router.gate import Gate
 from router.keys import KeyRing
 from router.objectives import Promises

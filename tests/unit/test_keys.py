@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from core.config import ApiKeysConfig
 from core.errors import ConfigError
+from core.router_config import ApiKeysConfig
 from router.keys import SHORTEST, KeyRing, parse_keys
 
 ONE, TWO = "s1-0123456789abcdef", "s2-0123456789abcdef"

@@ -13,12 +13,12 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.config import ApiKeysConfig
 from core.ids import RouterId
 from core.metrics import of_requests as m
 from core.metrics.exposition import ByModel
 from core.metrics.tally import Levels
 from core.metrics.words import Why
+from core.router_config import ApiKeysConfig
 from router.entrance import Entrance
 from router.keys import KeyRing
 from router.models import Models, ServedModel, together

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from core.config import BatonConfig, Objectives
+from core.config import BatonConfig
+from core.objectives_config import Objectives
 from router.internal_fields import Asked
 from router.objectives import TIERS, Promises
 from router.request_body import NotServableError

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import RouterConfig
 from core.errors import ConfigError
 from core.ids import Epoch, RequestId, WorkerId
+from core.router_config import RouterConfig
 from core.step_model import StepModel
 from core.worker import EngineFacts, OthersLoad, Role, WorkerCard, WorkerLoad, WorkerState
 from router.balancer.balancer import Balancer

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cluster import controller as module
+from cluster import wanted
 from cluster.controller import Controller
 from cluster.lifecycle import WorkerRecord
 from cluster.spec import spec_hash
@@ -43,7 +44,7 @@ async def controller(monkeypatch: pytest.MonkeyPatch) -> Controller:
     monkeypatch.setattr(module, "_app_name", lambda: "baton")
     monkeypatch.setattr(module, "Placement", Placement)
     monkeypatch.setattr(module, "MetricsListener", lambda *_: None)
-    monkeypatch.setattr(module, "board", SimpleNamespace(keep_wanted=lambda *_: None))
+    monkeypatch.setattr(wanted, "board", SimpleNamespace(keep_wanted=lambda *_: None))
     monkeypatch.setattr(Controller, "run", stands_still)
     monkeypatch.delattr(Controller, "__del__")
     config = simulated_args(prefill=1, decode=2) | {"host": "127.0.0.1"}
@@ -52,8 +53,8 @@ async def controller(monkeypatch: pytest.MonkeyPatch) -> Controller:
         name = WorkerId(f"w{number}")
         card = WorkerCard(name, Epoch(1), role, WorkerState.READY, "tcp://h:1", "k" * 40, FACTS)
         made_of = spec_hash(BatonConfig.model_validate(config), role)
-        made._members.enter(WorkerRecord(name, role, Epoch(1), made_of, 0.0, WorkerState.READY, card=card, ready_after_s=1.0))
-    await made._tell_routers()
+        made._fleet.members.enter(WorkerRecord(name, role, Epoch(1), made_of, 0.0, WorkerState.READY, card=card, ready_after_s=1.0))
+    await made._news.tell()
     return made
 
 
@@ -69,7 +70,7 @@ async def test_routers_are_told_in_the_same_go(controller: Controller) -> None:
     for _ in range(TURNS):
         await asyncio.sleep(0)
     assert all(poll.done() for poll in waiting)
-    assert controller._placement.told == [("w1", Role.PREFILL)]  # type: ignore[attr-defined]  # the stand-in's
+    assert controller._fleet._placement.told == [("w1", Role.PREFILL)]  # type: ignore[attr-defined]  # the stand-in's
     for poll in waiting:
         heard = poll.result()
         assert heard is not None
