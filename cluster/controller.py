@@ -35,7 +35,7 @@ from cluster.ray_metrics import RayMetrics
 from cluster.role_wishes import RoleWishes
 from cluster.scaling import Scaling
 from cluster.scaling_policy import make_scaler, needs_seasons
-from cluster.signals.registry import make_source
+from cluster.signals.registry import make_second_source, make_source
 from cluster.signals.workers import worker_signals
 from cluster.spec import differing_keys
 from cluster.spec_maker import SpecMaker
@@ -221,9 +221,11 @@ class Controller:
     def _make_scaling(self) -> Scaling:
         config = self._config.autoscaling
         source = make_source(config, self._app, self._present_routers)
+        routers = make_second_source(config, self._present_routers)
         keep = partial(board.keep_scaler, self._app)
         kept = board.kept_scaler(self._app)
-        return Scaling(make_scaler(self._config), source, self, config.interval_s, config.dry_run, keep, kept, claims=self._claims)
+        scaler, interval_s, dry_run = make_scaler(self._config), config.interval_s, config.dry_run
+        return Scaling(scaler, source, self, interval_s, dry_run, keep, kept, claims=self._claims, routers=routers)
 
     async def _scale(self, scaling: Scaling) -> None:
         if needs_seasons(self._config):

@@ -19,7 +19,7 @@ import msgspec
 
 from autoscaler.base import Scaler
 from autoscaler.plan import Action, Add, Drain, Plan, Relabel, Wake
-from autoscaler.signals import Signals, WorkerSignal
+from autoscaler.signals import PoolSignals, Signals, WorkerSignal, present
 from cluster.budget_claims import BudgetClaims
 from cluster.scaling_memory import ScalingMemory
 from cluster.scaling_tally import ScalingTally
@@ -75,7 +75,8 @@ class Turn:
 
 class Scaling:
     """``keep`` is given what the next controller's scaler is to remember, and ``kept`` is what this one's was given. ``claims`` are made
-    where a budget is shared with other models."""
+    where a budget is shared with other models. ``routers`` are asked who waits while ``source`` has no numbers, where that is another
+    one."""
 
     def __init__(
         self,
@@ -88,10 +89,12 @@ class Scaling:
         kept: bytes | None = None,
         clock: Callable[[], float] = time.time,
         claims: BudgetClaims | None = None,
+        routers: SignalSource | None = None,
     ) -> None:
         self.tally = ScalingTally()
         self._scaler = scaler
         self._source = source
+        self._routers = routers
         self._pools = pools
         self._interval_s = interval_s
         self._dry_run = dry_run
@@ -125,6 +128,8 @@ class Scaling:
             for move in self._moves:
                 move.cancel()
             await self._source.close()
+            if self._routers is not None:
+                await self._routers.close()
 
     async def step(self) -> None:
         """Reads, plans, tells, does."""
@@ -153,8 +158,19 @@ class Scaling:
         try:
             signals, trouble = await self._source.read(self._clock()), ""
         except SignalsMissingError as error:
-            signals, trouble = Signals(), str(error)
+            signals, trouble = await self._who_waits(str(error))
         return msgspec.structs.replace(signals, workers=self._pools.workers()), trouble
+
+    async def _who_waits(self, trouble: str) -> tuple[Signals, str]:
+        """What routers hold for somebody who is yet to be started: all that is acted on while the source is silent, and so all that is told
+        of it. Where each role has somebody, nobody is asked."""
+        if self._routers is None or len({worker.role for worker in present(self._pools.workers())}) == len(Role):
+            return Signals(), trouble
+        try:
+            said = await self._routers.read(self._clock())
+        except SignalsMissingError as error:
+            return Signals(), f"{trouble}; {error}"
+        return Signals(prefill=PoolSignals(said.prefill.queue_tokens, said.prefill.queue_age_s)), trouble
 
     def _tell(self, plan: Plan) -> None:
         """To the log, when it says something else than the last one: other numbers of tokens and seconds are not that."""

@@ -20,3 +20,8 @@ def make_source(config: AutoscalingConfig, app: str, routers: Routers) -> Signal
         raise ConfigError(f"the controller has no environment variable {name}", "autoscaling.prometheus_token_env")
     token = os.environ[name] if name else None
     return PrometheusSource(config.prometheus, app, routers, config.stale_s, config.window_s, token)
+
+
+def make_second_source(config: AutoscalingConfig, routers: Routers) -> SignalSource | None:
+    """Who is asked whether somebody waits while the source of ``make_source`` is silent: the routers, unless they are that source."""
+    return None if config.prometheus is None else DirectSource(routers, config.window_s)

@@ -13,7 +13,7 @@ from autoscaler.scaler import BatonScaler
 from cluster.scaling_policy import limits_of, make_scaler, needs_seasons, policy_of, prior_of
 from cluster.signals.direct import DirectSource
 from cluster.signals.prometheus import PrometheusSource
-from cluster.signals.registry import make_source
+from cluster.signals.registry import make_second_source, make_source
 from core.autoscaling_config import AutoscalingConfig
 from core.config import BatonConfig
 from core.errors import ConfigError
@@ -120,13 +120,15 @@ def test_scalers_by_name() -> None:
 
 
 async def test_sources_by_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prometheus where one is named; its token has to be where it is said to be."""
+    """Prometheus where one is named, and routers behind it; its token has to be where it is said to be."""
     monkeypatch.delenv("PROMETHEUS_TOKEN", raising=False)
     url = "http://127.0.0.1:9090/prefix/"
     assert isinstance(make_source(AutoscalingConfig(), "baton", dict), DirectSource)
     assert isinstance(make_source(AutoscalingConfig(prometheus=url), "baton", dict), PrometheusSource)
     with pytest.raises(ConfigError, match="no environment variable PROMETHEUS_TOKEN"):
         make_source(AutoscalingConfig(prometheus=url, prometheus_token_env="PROMETHEUS_TOKEN"), "baton", dict)
+    assert make_second_source(AutoscalingConfig(), dict) is None
+    assert isinstance(make_second_source(AutoscalingConfig(prometheus=url), dict), DirectSource)
 
 
 def test_routers_do_not_read_it() -> None:

@@ -20,13 +20,15 @@ from cluster.lifecycle import WorkerRecord
 from cluster.scaling import Scaling
 from cluster.scaling_memory import ScalingMemory
 from cluster.signals.base import SignalsMissingError, SignalSource
+from cluster.signals.direct import DirectSource
 from cluster.signals.workers import worker_signals
 from cluster.spec import WorkerReport
 from core.errors import WorkerUnfitError
-from core.ids import Epoch, WorkerId
+from core.ids import Epoch, RouterId, WorkerId
 from core.metrics.tally import Reading as TallyReading
 from core.metrics.tally import Sum
 from core.worker import Role, WorkerCard, WorkerLoad, WorkerState
+from tests.support.counting_router import CountingRouter
 from tests.support.eventually import assert_eventually
 from tests.support.scaling import FACTS, STEP, limits, paper, policy, traffic
 
@@ -182,9 +184,15 @@ class Rig:
         return {labels: cell.value for labels, cell in found.cells.items() if isinstance(cell, Sum) and cell.value}
 
 
-def rig(*plans: Plan | Exception, dry_run: bool = False, kept: bytes | None = None, scaler: Scaler[Any] | None = None) -> Rig:
+def rig(
+    *plans: Plan | Exception,
+    dry_run: bool = False,
+    kept: bytes | None = None,
+    scaler: Scaler[Any] | None = None,
+    routers: SignalSource | None = None,
+) -> Rig:
     pools, source, keeps = Told(), Source(), list[bytes]()
-    scaling = Scaling(scaler or Dictated(*plans), source, pools, 0.01, dry_run, keeps.append, kept, clock=lambda: 1000.0)
+    scaling = Scaling(scaler or Dictated(*plans), source, pools, 0.01, dry_run, keeps.append, kept, clock=lambda: 1000.0, routers=routers)
     return Rig(scaling, pools, source, keeps)
 
 
@@ -260,6 +268,71 @@ async def test_without_numbers_it_holds_and_says_who_is_silent() -> None:
     made.source.says = Signals(traffic(0.0))
     await made.scaling.step()
     assert made.scaling.newest(1)[0].plan.held.startswith("waiting prompt tokens: nobody says how many")
+
+
+class Routers(DirectSource):
+    """One router, asked directly; counts how often, and is silent where its ``said`` is an error."""
+
+    def __init__(self) -> None:
+        self.said = CountingRouter()
+        self.asked = 0
+        self.is_away = self.closed = False
+        super().__init__(lambda: {RouterId("r"): "r:1"}, 60.0, self._answer)
+
+    async def _answer(self, address: str) -> str:
+        self.asked += 1
+        if self.is_away:
+            raise TimeoutError("timed out")
+        return self.said.exposition
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def at_nothing() -> tuple[Rig, Routers]:
+    """Scaled to zero, with a Prometheus that is away."""
+    routers = Routers()
+    made = rig(scaler=BatonScaler(limits(least=0), policy()), routers=routers)
+    made.source.says = SignalsMissingError("Prometheus does not answer: refused")
+    return made, routers
+
+
+async def test_somebody_who_waits_at_nothing_is_seen_without_prometheus() -> None:
+    """Routers hold a request for workers that are started on demand: they are asked themselves then. One of each role is started, once;
+    nothing else that routers say is acted on, and they are not asked while each role has somebody."""
+    made, routers = at_nothing()
+    await made.scaling.step()
+    assert (made.pools.done, routers.asked) == ([], 1)
+    routers.said.waiting_tokens = 1_000_000
+    routers.said.serve(10_000)
+    await made.scaling.step()
+    assert made.pools.done == [("add", P, 1), ("add", D, 1)]
+    [turn] = made.scaling.newest(1)
+    assert turn.plan.held == "Prometheus does not answer: refused"
+    assert turn.as_dict()["inputs"].keys() == {"waiting_tokens", "waited_s"}
+    asked = routers.asked
+    starting = (WorkerSignal(W[0], P, Phase.STARTING), WorkerSignal(W[1], D, Phase.STARTING))
+    made.pools.here = starting
+    await made.scaling.step()
+    assert (len(made.pools.done), routers.asked) == (2, asked)
+    made.pools.here = starting[:1]  # the other is gone, and nobody wants it back
+    await made.scaling.step()
+    assert routers.asked == asked + 1
+
+
+async def test_nobody_says_whether_somebody_waits() -> None:
+    """Prometheus and a router are silent: both are named, nobody is started, and at the end both sources are closed."""
+    made, routers = at_nothing()
+    routers.said.waiting_tokens, routers.is_away = 400, True
+    await made.scaling.step()
+    assert made.scaling.newest(1)[0].plan.held == "Prometheus does not answer: refused; r cannot be scraped at r:1: timed out"
+    assert made.pools.done == []
+    task = asyncio.create_task(made.scaling.run())
+    await assert_eventually(lambda: routers.asked > 2, 10.0, "it goes on asking")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert made.source.closed
+    assert routers.closed
 
 
 async def test_plans_are_kept_the_newest_first() -> None:
