@@ -105,8 +105,9 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str
     busy: bool = False
     """There is no room now, and will be: offer it again later. Otherwise this life of the worker will not take it."""
-    final: bool = False
-    """Nobody is to be offered it again: what the request wants cannot be had. Its client reads ``reason``."""
+    unable: bool = False
+    """What the request wants cannot be had here, whoever asks and whenever; another worker may have it. Where none has, its client reads
+    ``reason``."""
 
 
 class MoveLegs(msgspec.Struct, frozen=True, tag="move"):

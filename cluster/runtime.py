@@ -342,10 +342,10 @@ class WorkerRuntime:
             log.error("worker %s: %s", self.worker, error.reason)  # run() sees the same and ends the worker
 
     async def _refuse_adapter(self, router: RouterId, leg: LegId, reason: str, *, busy: bool = False) -> None:
-        """``busy``: it can be offered again later. Else the request ends with the reason."""
+        """``busy``: it can be offered again later. Else others may have the adapter, and this worker has not."""
         self._tally.refused(LegRefusal.ADAPTER)
         self._spans.ended(leg, "refused", reason)
-        await self._end.send(router, Refused(leg, self.epoch, reason, busy=busy, final=not busy))
+        await self._end.send(router, Refused(leg, self.epoch, reason, busy=busy, unable=not busy))
 
     def _no_room(self, add: AddLeg) -> str | None:
         assert self._facts is not None

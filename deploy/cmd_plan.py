@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from deploy.plan.answer import Answer
     from deploy.plan.question import Question
     from deploy.progress import Progress
+    from engine.performance.plan.workload import Workload
+    from simulation.traces import Trace
 
 EXAMPLES = """\
 examples:
@@ -145,41 +147,64 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> int:
 
 
 def question_of(arguments: argparse.Namespace) -> Question:
-    """Raises ConfigError for what does not go together."""
-    import random
+    """Raises ConfigError that says all that does not go together, the model first."""
+    from deploy.plan.faults import Faults
+    from deploy.plan.question import Question, look_at
+    from engine.performance.plan.workload import Objectives
 
-    from core.errors import ConfigError
-    from deploy.plan.question import Question
-    from deploy.plan.traffic import workload_of
-    from engine.performance.plan.workload import Objectives, Workload
-    from simulation.trace_files import read_trace
-
-    trace, rate = None, arguments.rate
-    if arguments.trace is not None:
-        if arguments.isl or arguments.osl:
-            raise ConfigError("lengths are those of the trace; leave out --isl and --osl, or --trace", "--trace")
-        trace = read_trace(arguments.trace, random.Random(0), arguments.format)
-        rate = rate or (trace.rate if len(trace.requests) > 1 else None)
-        workload = workload_of(trace, arguments.hit_rate, arguments.cache_tokens)
-    elif arguments.isl is None or arguments.osl is None:
-        raise ConfigError("say how long prompts and answers are (--isl 2048 --osl 256), or give requests (--trace FILE)", "--isl, --osl")
-    else:
-        workload = Workload(arguments.isl, arguments.osl, arguments.hit_rate or 0.0)
+    faults = Faults()
+    is_rated = arguments.rate is not None or arguments.trace is not None
+    gpus, prices = dict(arguments.gpu), dict(arguments.price)
+    by_price = arguments.by == "price"
+    look_at(
+        faults,
+        arguments.model,
+        gpus,
+        arguments.gpus,
+        prices,
+        is_rated=is_rated,
+        by_price=by_price,
+        precision=arguments.precision,
+    )
+    work = faults.of(_work_of, arguments)
+    faults.refuse()
+    assert work is not None
+    workload, trace = work
+    rate = arguments.rate or (trace.rate if trace is not None and len(trace.requests) > 1 else None)
     return Question(
         model=arguments.model,
-        gpus=dict(arguments.gpu),
+        gpus=gpus,
         most_gpus=arguments.gpus,
         workload=workload,
         asked=Objectives(arguments.ttft, arguments.tpot, arguments.share),
         rate_per_s=rate,
         link_gbps=arguments.link_gbps,
-        prices_per_h=dict(arguments.price),
-        by_price=arguments.by == "price",
+        prices_per_h=prices,
+        by_price=by_price,
         precision=arguments.precision,
         tps=arguments.tp,
         is_calibrated=not arguments.theory,
         trace=trace,
     )
+
+
+def _work_of(arguments: argparse.Namespace) -> tuple[Workload, Trace | None]:
+    """And the trace it was made of, if there is one. Raises ConfigError."""
+    import random
+
+    from core.errors import ConfigError
+    from deploy.plan.traffic import workload_of
+    from engine.performance.plan.workload import Workload
+    from simulation.trace_files import read_trace
+
+    if arguments.trace is not None:
+        if arguments.isl or arguments.osl:
+            raise ConfigError("lengths are those of the trace; leave out --isl and --osl, or --trace", "--trace")
+        trace = read_trace(arguments.trace, random.Random(0), arguments.format)
+        return workload_of(trace, arguments.hit_rate, arguments.cache_tokens), trace
+    if arguments.isl is None or arguments.osl is None:
+        raise ConfigError("say how long prompts and answers are (--isl 2048 --osl 256), or give requests (--trace FILE)", "--isl, --osl")
+    return Workload(arguments.isl, arguments.osl, arguments.hit_rate or 0.0), None
 
 
 def _draw(found: Answer, folder: Path, progress: Progress) -> None:

@@ -101,6 +101,7 @@ class Dispatcher:
         """The worker can be sent legs as soon as its link is up. ``seed`` is what the cluster's block keys are made with."""
         self._workers.enter(link)
         self._foresight.entered(link.card, seed)
+        self.tally.joined(link.card.worker, link.card.role)
 
     def awaits(self, coming: Coming) -> None:
         """Told who will serve beside those that do."""
@@ -112,6 +113,8 @@ class Dispatcher:
 
     def link_changed(self) -> None:
         """A worker has another role or state: there may be a place now for one that waits. Nothing that runs is touched."""
+        for card in self._workers.cards:
+            self.tally.joined(card.worker, card.role)
         self._room.wake()
 
     def link_closed(self, worker: WorkerId, reason: str) -> None:
@@ -240,8 +243,8 @@ class Dispatcher:
                 if message.busy:
                     self._workers.refused(worker, message.reason, now_s)
                 self._foresight.refused(owner, worker)
-                reason = message.reason if message.final else f"{worker} refused: {message.reason}"
-                self._leg_refused(owner, e.Refused(message.leg, reason, message.busy, message.final))
+                reason = message.reason if message.unable else f"{worker} refused: {message.reason}"
+                self._leg_refused(owner, e.Refused(message.leg, reason, message.busy, message.unable))
         elif isinstance(message, Failed):
             for leg in message.legs:
                 if (owner := self._legs.owner(leg)) is not None:

@@ -31,6 +31,8 @@ class FailKind(StrEnum):
     """Workers ended under it, and it could not be carried on."""
     ENGINE = "engine"
     """The engine said this request cannot be done."""
+    ABSENT = "absent"
+    """No worker has what it asks for."""
     TIMED_OUT = "timed_out"
     """It took longer than any request may."""
 
@@ -72,8 +74,8 @@ class Refused:
     reason: str
     busy: bool = False
     """For want of room, as against for good."""
-    final: bool = False
-    """Nobody can do the request."""
+    unable: bool = False
+    """It never will, for what the request asks for is not there; another one's may be."""
 
 
 @dataclass(frozen=True, slots=True)

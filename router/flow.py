@@ -77,6 +77,8 @@ class Flow:
     _plan: Plan | None = None
     _excluded: set[WorkerId] = field(default_factory=set)
     """Who refused it or was lost under it since it was last woken."""
+    unable: dict[WorkerId, str] = field(default_factory=dict)
+    """Who can never do it, and why: what it asks for is not there. Waiting changes nothing about that."""
     _running: dict[LegId, WorkerId] = field(default_factory=dict)
     """Legs that were sent and have not ended."""
     _keepers: dict[LegId, WorkerId] = field(default_factory=dict)
@@ -95,6 +97,12 @@ class Flow:
     def is_suspect(self) -> bool:
         """Whether it may be what ends engines; see ``Retry.is_suspect``."""
         return self.retry.is_suspect(self.losses)
+
+    @property
+    def why_unable(self) -> str:
+        """What its client is told where nobody can do it: the newest reason there is."""
+        asked = f"; {len(self.unable)} workers were asked" if len(self.unable) > 1 else ""
+        return f"{list(self.unable.values())[-1]}{asked}"
 
     def handle(self, event: Event) -> list[Instruction]:
         """Takes one event. Events about legs that have ended, and any event after DONE, change nothing."""
@@ -151,7 +159,7 @@ class Flow:
 
     def _ask(self) -> AskPlan:
         self.phase = Phase.PLANNING
-        return AskPlan(frozenset(self._excluded), self.kept.worker if self.kept is not None else None)
+        return AskPlan(frozenset(self._excluded | self.unable.keys()), self.kept.worker if self.kept is not None else None)
 
     # -- outputs -------------------------------------------------------------------------------------------------------
 
@@ -205,9 +213,11 @@ class Flow:
     def _refused(self, refused: Refused) -> list[Instruction]:
         """Nothing of the leg was done. A prompt that is computed and kept is offered to another decode worker."""
         worker = self._running.pop(refused.leg)
-        if refused.final:
-            return self._end(Fail(FailKind.ENGINE, refused.reason))
-        if not refused.busy:  # one that is only full is still worth waiting for
+        if refused.unable:
+            self.unable[worker] = refused.reason
+            if self.retry.is_spent(len(self.unable)):
+                return self._end(Fail(FailKind.ABSENT, self.why_unable))
+        elif not refused.busy:  # one that is only full is still worth waiting for
             self._excluded.add(worker)
         return [self._ask()]
 

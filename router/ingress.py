@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import prometheus_client
@@ -18,12 +19,19 @@ from core.ids import RouterId
 from core.metrics.exposition import ByModel, ReadingCollector
 
 if TYPE_CHECKING:
+    from cluster.span_export import SpanExport
     from router.stack import Stack
 
 
 @serve.ingress()
 class Router:
     """One replica. For each model, one after the other: what it is served by, its directory or hub name, and its controller's handle."""
+
+    # Serve ends replicas in the middle of ``__init__``, too, at Ctrl-C while libraries are loaded: there is nothing to close then.
+    _stacks: Sequence[Stack] = ()
+    _listeners: Sequence[MetricsListener] = ()
+    _spans: SpanExport | None = None
+    _flush_timeout_s = 0.0
 
     async def __init__(self, configs: list[dict[str, Any]], models: list[str], *controllers: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         # vLLM only from here on: the class is imported where no engine is installed, too (the head node's Serve controller).
@@ -43,10 +51,10 @@ class Router:
         self._stacks = [Stack(settings, model, self.name, self._spans, counts_spans=place == 0) for place, (settings, model) in parts]
         # Serve gives each request to some replica: `/metrics` through it is of whichever that is. So each also listens by itself.
         self._listeners = _listeners(self._stacks, shared.host or ray.util.get_node_ip_address())
+        names = [stack.settings.served_name for stack in self._stacks]
         served: dict[str, ServedModel] = {}
-        for stack, listener, handle in zip(self._stacks, self._listeners, controllers, strict=True):
-            app = await stack.connect(ControllerCalls(handle, self.name, await listener.open()), keys)
-            name = stack.settings.served_name
+        for name, stack, listener, handle in zip(names, self._stacks, self._listeners, controllers, strict=True):
+            app = await stack.connect(ControllerCalls(handle, self.name, await listener.open()), keys, names if len(names) > 1 else ())
             served[name] = ServedModel(app, stack.serves, stack.refused)
         entrance = Entrance(shared.router.max_body_bytes, keys)
         self._app = app if len(served) == 1 else Models(served, entrance, self.name)

@@ -13,6 +13,7 @@ _FAILED = {
     FailKind.UNAVAILABLE: Outcome.REFUSED,
     FailKind.LOST: Outcome.LOST,
     FailKind.ENGINE: Outcome.ENGINE,
+    FailKind.ABSENT: Outcome.ENGINE,
     FailKind.TIMED_OUT: Outcome.TIMED_OUT,
 }
 _ENDED = {"finished": Outcome.FINISHED, "stopped": Outcome.STOPPED}

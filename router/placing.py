@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 
 from core.ids import WorkerId
+from core.worker import WorkerState
 from router import events as e
 from router import instructions as i
 from router.balancer.balancer import Balancer
@@ -49,6 +50,8 @@ class Placing:
         view = self._workers.view()
         if not view and entry.rank is Rank.NEW and not self._workers.any_members and (nobody := self._room.nobody(entry.service)):
             return e.GivenUp(e.FailKind.UNAVAILABLE, nobody, self._room.retry_after_s())
+        if entry.flow.unable and self._nobody_is_able(entry, view):
+            return e.GivenUp(e.FailKind.ABSENT, entry.flow.why_unable)
         if self._waits_on(entry, view):
             return e.NoRoom()
         entry.again_s = None
@@ -82,6 +85,11 @@ class Placing:
         """Whether somebody has room for a request whose worker has to go. If not it runs on, and the worker asks again."""
         ask = self._foresight.ask(entry, i.AskPlan(frozenset({worker})), self._clock())
         return self._balancer.is_possible(ask, self._workers.view())
+
+    def _nobody_is_able(self, entry: Entry, view: View) -> bool:
+        """Whether every worker that takes requests has said that it lacks what this one asks for."""
+        ready = [worker for worker, seen in view.items() if seen.card.state is WorkerState.READY]
+        return bool(ready) and self._workers.all_up and all(worker in entry.flow.unable for worker in ready)
 
     def _waits_on(self, entry: Entry, view: View) -> bool:
         """Whether it waits by choice, and nothing is new."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, HTTPException
@@ -172,8 +172,11 @@ def install(
     promises: Promises | None = None,
     targets: Targets = _no_targets,
     scaling: Scaling = _no_scaling,
+    model: str = "",
+    models: Sequence[str] = (),
 ) -> ASGIApp:
-    """vLLM's app with all that is Baton's. Wrapped from outside: vLLM's own set-up has closed the list of middlewares.
+    """vLLM's app with all that is Baton's. Wrapped from outside: vLLM's own set-up has closed the list of middlewares. ``model`` is what
+    clients call the one it serves; ``models``, where there are others beside it, all of them.
 
     From the outside in: headers on every answer, also on refusals; the gate; readers that stall, which are cut as if they had
     left; statuses of streams that fail early; and next to the app, for nothing else knows how it takes it, leaving.
@@ -193,6 +196,6 @@ def install(
 
     remove_unserved(app)
     app.include_router(baton_routes(router, dispatcher, status, targets, scaling))
-    app.include_router(console_routes(Console(router, dispatcher, status, scaling)))
+    app.include_router(console_routes(Console(router, dispatcher, status, scaling, model, models)))
     inside = SlowReaders(LateStart(LeavingIsTold(app), wait_s), stalled_s)
     return BatonHeaders(Gate(inside, max_body_bytes, keys, overload, promises=promises, refused=refused), router, wait_s)

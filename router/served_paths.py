@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from fastapi import FastAPI
 
-from router.console.files import FILES
+from router.console.files import FILES, WITH_SLASH
 
 INFERENCE = frozenset(
     {
@@ -29,7 +29,7 @@ SMALL_BYTES = 1024 * 1024
 HEALTH = frozenset({"/health", "/ping", "/-/healthz", "/-/routes"})
 """What load balancers and Ray Serve ask. They tell nothing but that the router lives."""
 
-WITHOUT_KEY = HEALTH | FILES.keys()
+WITHOUT_KEY = HEALTH | FILES.keys() | {WITH_SLASH}
 """These, and the console's page, which is the same for everybody: it asks whoever looks for a key, and with that for what to show."""
 
 SERVED = (

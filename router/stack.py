@@ -69,8 +69,8 @@ class Stack:
         """Counts a request that came no further than the door."""
         self.dispatcher.tally.refused(why, service)
 
-    async def connect(self, controller: ControllerCalls, keys: KeyRing | None) -> ASGIApp:
-        """Begins to follow the controller; returns the server."""
+    async def connect(self, controller: ControllerCalls, keys: KeyRing | None, models: Sequence[str] = ()) -> ASGIApp:
+        """Begins to follow the controller; returns the server. ``models`` are the names of all, where others are served beside it."""
         settings, dispatcher = self.settings, self.dispatcher
         self._members = Members(
             self._router,
@@ -96,6 +96,8 @@ class Stack:
             promises=Promises.of_config(settings),
             targets=controller.targets,
             scaling=controller.scaling,
+            model=settings.served_name,
+            models=models,
         )
         if self._spans is None:
             return app

@@ -57,6 +57,7 @@ class RouterTally:
         self.decisions = Spreads(m.DECISION, [(result,) for result in Decided])
         self.leg_refusals = Counts(m.LEG_REFUSALS)
         self._meters: dict[str, Meter] = {}
+        self._members: dict[WorkerId, Role] = {}
 
     @classmethod
     def of_config(cls, config: BatonConfig) -> RouterTally:
@@ -96,6 +97,30 @@ class RouterTally:
             meter = self._meters[name] = Meter(self.output_tokens.cell(name), self.gaps.cell(name), self.ttft.cell(name))
         return meter
 
+    # -- workers -------------------------------------------------------------------------------------------------------
+
+    def joined(self, worker: WorkerId, role: Role) -> None:
+        """It is a member, or has another role from now on: what is counted of it begins at zero, not with the first of it."""
+        if self._members.get(worker) is role:
+            return
+        self._members[worker] = role
+        for of_worker in (*self.prefixes, self.leg_refusals):
+            of_worker.expect(worker, role)
+        for peer, theirs in self._members.items():
+            if theirs is not role:
+                pair = (worker, peer) if role is Role.PREFILL else (peer, worker)
+                if not all(counts.expect(*pair) for counts in self.pairs[:3]):
+                    return
+
+    def left(self, worker: WorkerId) -> None:
+        """It is no member any more."""
+        self._members.pop(worker, None)
+        for of_worker in (*self.prefixes, self.leg_refusals):
+            of_worker.forget("worker", worker)
+        for of_pair in self.pairs:
+            of_pair.forget("prefill", worker)
+            of_pair.forget("decode", worker)
+
     # -- under way -----------------------------------------------------------------------------------------------------
 
     def decided(self, result: Decided, seconds: float) -> None:
@@ -128,14 +153,6 @@ class RouterTally:
             seconds.add(*pair, by=timeline.transfer_s)
             if timeline.transfer_s > 0:
                 bandwidth.set(timeline.transfer_bytes / timeline.transfer_s, *pair)
-
-    def left(self, worker: WorkerId) -> None:
-        """It is no member any more."""
-        for of_worker in (*self.prefixes, self.leg_refusals):
-            of_worker.forget("worker", worker)
-        for of_pair in self.pairs:
-            of_pair.forget("prefill", worker)
-            of_pair.forget("decode", worker)
 
     # -- at the end ----------------------------------------------------------------------------------------------------
 

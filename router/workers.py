@@ -122,6 +122,11 @@ class Workers:
             link.send(message, frames)
 
     @property
+    def cards(self) -> list[WorkerCard]:
+        """All members, reachable or not."""
+        return [link.card for link in self._links.values()]
+
+    @property
     def unreachable(self) -> list[WorkerCard]:
         """Members that nothing can be sent to now."""
         return [link.card for link in self._links.values() if not link.up]

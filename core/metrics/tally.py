@@ -18,6 +18,8 @@ MOST = 4096
 """Sets of labels of one metric at most, whatever the labels are. A set takes 6 us of every scrape, in one go."""
 MOST_PAIRS = 1024
 """Of metrics by pairs of workers. There may be a million."""
+_EXPECTED_PART = 4
+"""One in so many of those may be there before anything has happened."""
 
 
 class Sum:
@@ -74,6 +76,16 @@ class Family(Generic[Cell]):
         """The cell of these labels; beyond the bound it is that of all others."""
         cell = self.cells.get(labels)
         return cell if cell is not None else self._new(labels)
+
+    def expect(self, *labels: str) -> bool:
+        """Shows what may come as zero: a rate needs that before the first one. False, and nothing is shown, once so many are there that
+        what really comes might find no place."""
+        if labels in self.cells:
+            return True
+        if len(self.cells) >= self._most // _EXPECTED_PART:
+            return False
+        self._new(labels)
+        return True
 
     def forget(self, label: str, value: str) -> None:
         """Whatever has this value of this label is gone."""

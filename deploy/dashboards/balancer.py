@@ -54,7 +54,7 @@ def dashboard() -> Dashboard:
                     "reach some. `no_room` while others idle: routers see it wrongly; report it.",
                     COUNT,
                     Query(rate(w.REFUSED_LEGS, by="role,reason"), "{{role}} {{reason}}"),
-                    Query(f"{rate(r.LEG_REFUSALS)} or vector(0)", "as routers count"),  # none has been counted until one was refused
+                    Query(f"{rate(r.LEG_REFUSALS)} or vector(0)", "as routers count"),  # without a worker there is none
                 ),
                 graph(
                     "Legs outstanding",

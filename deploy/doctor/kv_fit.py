@@ -1,4 +1,4 @@
-"""Whether the model's weights and a longest request's KV fit a worker's memory, by the performance model's reckoning."""
+"""Whether the model's weights, LoRA adapters and a longest request's KV fit a worker's memory, by the performance model's reckoning."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 from core.config import BatonConfig
 from core.errors import ConfigError
 from core.worker import Role
+from engine.performance.roofline.adapters import adapter_bytes
 from engine.performance.roofline.find_model import find_model
 from engine.performance.roofline.hardware import Hardware
 from engine.performance.roofline.layout import Layout
@@ -24,7 +25,7 @@ _UTILISATION = 0.92
 
 
 class Fit(msgspec.Struct, frozen=True):
-    """Of one worker of a pool. ``kv_bytes`` below 0: the weights alone do not fit."""
+    """Of one worker of a pool. ``kv_bytes`` below 0: the weights do not fit, or not beside the adapters."""
 
     role: str
     weight_bytes: float
@@ -35,6 +36,8 @@ class Fit(msgspec.Struct, frozen=True):
     """The longest request that is allowed; 0: the configuration leaves that to the model."""
     host_bytes: float
     """That the worker takes of the host's memory for good: all of it on the CPU."""
+    adapter_bytes: float = 0.0
+    """Set aside for LoRA adapters, whether or not any is loaded."""
 
 
 def kv_fit(config: BatonConfig, role: Role, gpu_bytes: int | None) -> Fit | None:
@@ -48,18 +51,29 @@ def kv_fit(config: BatonConfig, role: Role, gpu_bytes: int | None) -> Fit | None
         return None
     wanted = arguments.get("max_model_len")
     wanted_tokens = wanted if isinstance(wanted, int) else 0
+    adapters = _adapters(config, setup, arguments)
     if pool.on_cpu:
         if not (space := config.engine.env.get("VLLM_CPU_KVCACHE_SPACE")):
             return None  # vLLM then takes what it finds
         weights = weight_bytes(setup) * _widening(arguments)
         kv = float(space) * _GIB
-        return Fit(str(role), weights, kv, _tokens(setup, kv, arguments), wanted_tokens, weights + kv)
+        return Fit(str(role), weights, kv, _tokens(setup, kv, arguments), wanted_tokens, weights + kv + adapters, adapters)
     if gpu_bytes is None:
         return None
     step = Step(chunks=(Chunk(float(arguments.get("max_num_batched_tokens", _STEP_TOKENS))),))
     share = float(arguments.get("gpu_memory_utilization", _UTILISATION))
     found = memory(setup, _gpu(gpu_bytes), step, share)
-    return Fit(str(role), found.weight_bytes, found.kv_bytes, _tokens(setup, found.kv_bytes, arguments), wanted_tokens, 0.0)
+    kv = found.kv_bytes - adapters
+    return Fit(str(role), found.weight_bytes, kv, _tokens(setup, kv, arguments), wanted_tokens, 0.0, adapters)
+
+
+def _adapters(config: BatonConfig, setup: Setup, arguments: dict[str, Any]) -> float:
+    """As many as a worker may hold, of the largest rank allowed."""
+    if not config.lora.enabled:
+        return 0.0
+    value_bytes = 2.0 * (_widening(arguments) if arguments.get("lora_dtype", "auto") == "auto" else 1.0)
+    sharded = bool(arguments.get("fully_sharded_loras", False))
+    return config.lora.max_loaded * adapter_bytes(setup, config.lora.max_rank, value_bytes, fully_sharded=sharded)
 
 
 def _tokens(setup: Setup, kv_bytes: float, arguments: dict[str, Any]) -> int:

@@ -188,15 +188,17 @@ def model(node: Node) -> Line:
 
 
 def kv_room(fit: Fit) -> Line:
-    """Weights fit, and the longest request beside them."""
+    """Weights fit, and the longest request beside them and what is set aside for adapters."""
     fails = []
+    taken = f"{_gib(fit.weight_bytes)} of weights" + (f", {_gib(fit.adapter_bytes)} for LoRA adapters" if fit.adapter_bytes else "")
+    fewer = "; or lower `lora.max_loaded` or `lora.max_rank`" if fit.adapter_bytes else ""
     if fit.kv_bytes <= 0:
-        said = f"{_gib(fit.weight_bytes)} of weights leave no room for KV"
-        fails.append((said, "more GPUs per worker (`tensor_parallel_size`), larger ones, or a quantised model"))
+        advice = "more GPUs per worker (`tensor_parallel_size`), larger ones, or a quantised model"
+        fails.append((f"{taken}: no room is left for KV", advice + fewer))
     elif fit.kv_tokens < fit.wanted_tokens:
         said = f"room for {fit.kv_tokens:,} tokens of KV, and `max_model_len` is {fit.wanted_tokens:,}"
-        fails.append((said, "lower `max_model_len`, or raise `tensor_parallel_size`"))
-    found = f"{_gib(fit.weight_bytes)} of weights and {fit.kv_tokens:,} tokens of KV per GPU or engine, reckoned"
+        fails.append((said, "lower `max_model_len`, or raise `tensor_parallel_size`" + fewer))
+    found = f"{taken} and {fit.kv_tokens:,} tokens of KV per GPU or engine, reckoned"
     return judged("KV room", fit.role, found, fails)
 
 

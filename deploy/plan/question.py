@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from core.errors import ConfigError
+from deploy.plan.faults import Faults
 from engine.performance.plan.link import LATENCY_S, Link
 from engine.performance.plan.stock import Stock
 from engine.performance.plan.workload import Objectives, Workload
+from engine.performance.roofline.find_model import find_model
 from engine.performance.roofline.hardware import find_hardware
+from engine.performance.roofline.precision import Precision
 from simulation.traces import Trace
 
 MOST_GPUS = 4096
@@ -41,17 +43,18 @@ class Question:
     """What the workload was made of."""
 
     def __post_init__(self) -> None:
-        if not self.gpus:
-            raise ConfigError("say which kind of GPU there is: --gpu h100, more than once for several", "--gpu")
-        for gpu in self.prices_per_h or {}:
-            if gpu not in self.gpus:
-                raise ConfigError(f"{gpu!r} is none of the GPUs asked about: {', '.join(self.gpus)}", "--price")
-        if self.by_price:
-            for gpu, price in self.prices.items():
-                if not price:
-                    raise ConfigError(f"nobody knows what a {gpu} costs; say --price {gpu}=DOLLARS, per hour", "--by price")
-        if self.most_gpus is None and self.rate_per_s is None and None in self.gpus.values():
-            raise ConfigError("say how many GPUs there are (--gpus 16), or what they have to carry (--rate 20, or --trace FILE)", "--gpus")
+        faults = Faults()
+        look_at(
+            faults,
+            self.model,
+            self.gpus,
+            self.most_gpus,
+            self.prices_per_h or {},
+            is_rated=self.rate_per_s is not None,
+            by_price=self.by_price,
+            precision=self.precision,
+        )
+        faults.refuse()
 
     @property
     def stock(self) -> Stock:
@@ -70,3 +73,32 @@ class Question:
         if self.link_gbps is not None:
             return Link(self.link_gbps * 1e9 / 8.0, LATENCY_S)
         return Link(min(find_hardware(gpu).network_bytes_per_s for gpu in self.gpus), LATENCY_S)
+
+
+def look_at(
+    faults: Faults,
+    model: str,
+    gpus: Mapping[str, int | None],
+    most_gpus: int | None,
+    prices_per_h: Mapping[str, float],
+    *,
+    is_rated: bool,
+    by_price: bool,
+    precision: str | None,
+) -> None:
+    """Adds what cannot be asked, the model first. ``is_rated``: it is known how many requests are to be carried."""
+    faults.of(find_model, model)
+    if not gpus:
+        faults.add("say which kind of GPU there is: --gpu h100, more than once for several", "--gpu")
+    found = {gpu: faults.of(find_hardware, gpu) for gpu in gpus}
+    for gpu in prices_per_h:
+        if gpu not in gpus:
+            faults.add(f"{gpu!r} is none of the GPUs asked about: {', '.join(gpus)}", "--price")
+    if by_price:
+        for gpu, hardware in found.items():
+            if hardware is not None and not (prices_per_h.get(gpu) or hardware.price_per_h):
+                faults.add(f"nobody knows what a {gpu} costs; say --price {gpu}=DOLLARS, per hour", "--by price")
+    if most_gpus is None and not is_rated and (None in gpus.values() or not gpus):
+        faults.add("say how many GPUs there are (--gpus 16), or what they have to carry (--rate 20, or --trace FILE)", "--gpus")
+    if precision is not None:
+        faults.of(Precision.of, precision)

@@ -22,14 +22,19 @@ HEADERS: Mapping[str, str] = {
 }
 
 
+PAGE = "/console"
+"""The document. What it asks for lies below, so that its links hold behind any route prefix."""
+WITH_SLASH = f"{PAGE}/"
+"""As some people write it; links of the page would go wrong from there, so they are sent to the one without."""
+
+
 def _read() -> dict[str, tuple[str, bytes]]:
     files = sorted((Path(__file__).parent / "page").iterdir())
     return {_path(file): (_TYPES[file.suffix], file.read_bytes()) for file in files}
 
 
 def _path(file: Path) -> str:
-    """``/console`` is the document; what it asks for lies below, so that its links hold behind any route prefix."""
-    return "/console" if file.name == "index.html" else f"/console/{file.name}"
+    return PAGE if file.name == "index.html" else f"{PAGE}/{file.name}"
 
 
 FILES: Mapping[str, tuple[str, bytes]] = _read()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 
 from core.ids import RouterId
-from router.console.files import FILES, HEADERS
+from router.console.files import FILES, HEADERS, PAGE, WITH_SLASH
 from router.console.heard import Heard
 from router.console.scaling import MOST_PLANS
 from router.console.state import console_state
@@ -28,9 +29,19 @@ _SCALING_FRESH_S = 2.0
 class Console:
     """One router's."""
 
-    def __init__(self, router: RouterId, dispatcher: Dispatcher, status: Ask, scaling: Callable[[int], Awaitable[dict[str, Any]]]) -> None:
-        """``scaling`` is asked for so many plans."""
+    def __init__(
+        self,
+        router: RouterId,
+        dispatcher: Dispatcher,
+        status: Ask,
+        scaling: Callable[[int], Awaitable[dict[str, Any]]],
+        model: str = "",
+        models: Sequence[str] = (),
+    ) -> None:
+        """``scaling`` is asked for so many plans. ``model`` is what clients call this one, among several ``models``."""
         self._router = router
+        self._model = model
+        self._models = models
         self._dispatcher = dispatcher
         self._status = Heard(status, _CONTROLLER_FRESH_S, time.monotonic)
         self._scaling = Heard(lambda: scaling(MOST_PLANS), _SCALING_FRESH_S, time.monotonic)
@@ -42,7 +53,8 @@ class Console:
         status, scaling = await self._status.get(), await self._scaling.get()
         now_s = time.monotonic()
         if now_s - self._made_s >= _FRESH_S:
-            self._state = msgspec.json.encode(console_state(self._router, self._dispatcher, status, scaling, time.time()))
+            made = console_state(self._router, self._dispatcher, status, scaling, time.time(), self._model, self._models)
+            self._state = msgspec.json.encode(made)
             self._made_s = now_s
         return self._state
 
@@ -58,7 +70,14 @@ def console_routes(console: Console) -> APIRouter:
 
     for path, (media_type, content) in FILES.items():
         routes.add_api_route(path, _file(content, media_type), methods=["GET", "HEAD"], include_in_schema=False)
+    routes.add_api_route(WITH_SLASH, _without_slash, methods=["GET", "HEAD"], include_in_schema=False)
     return routes
+
+
+async def _without_slash(request: Request) -> Response:
+    """By a relative address: it is right behind any proxy and any prefix."""
+    asked = request.url.query
+    return RedirectResponse(f"..{PAGE}" + (f"?{asked}" if asked else ""))
 
 
 def _file(content: bytes, media_type: str) -> Callable[[], Awaitable[Response]]:

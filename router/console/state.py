@@ -46,6 +46,8 @@ class ConsoleState(msgspec.Struct, frozen=True):
     at: float
     """Unix time."""
     model: str
+    models: list[str]
+    """All that are served beside each other, this one among them; empty: there is no other."""
     controller: ControllerRow
     open_requests: int
     waiting_requests: int
@@ -68,9 +70,15 @@ class ConsoleState(msgspec.Struct, frozen=True):
 
 
 def console_state(
-    router: RouterId, dispatcher: Dispatcher, status: Answer[dict[str, Any]], scaling: Answer[dict[str, Any]], now: float
+    router: RouterId,
+    dispatcher: Dispatcher,
+    status: Answer[dict[str, Any]],
+    scaling: Answer[dict[str, Any]],
+    now: float,
+    model: str = "",
+    models: Sequence[str] = (),
 ) -> ConsoleState:
-    """``now`` is Unix time."""
+    """``now`` is Unix time. ``model`` is what clients call this router's, among those of ``models``."""
     told: Mapping[str, Any] = status.value or {}
     timelines = dispatcher.timelines.newest(max(MOST_REQUESTS, MOST_DECISIONS))
     recent = dispatcher.handovers.recent(dispatcher.now_s, MOST_PAIRS)
@@ -78,7 +86,8 @@ def console_state(
     return ConsoleState(
         router,
         now,
-        told.get("model", ""),
+        told.get("model", model),
+        list(models),
         ControllerRow(status.age_s, status.error),
         len(dispatcher),
         len(dispatcher.queue),

@@ -146,7 +146,7 @@ def test_a_broken_one_ends_its_request_and_nothing_else(baton: BatonServer, fold
         said = complete(ours, "poet", prompt_of(20, 1))
         for _ in range(2):
             error = refused(ours, name)
-            assert error.status_code == 500
+            assert error.status_code == 404
             assert f"`{name}` cannot be loaded" in error.message
             assert why in error.message
             assert str(folder) not in error.message

@@ -10,7 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from core.lora_config import LoraConfig
+from core.worker import Role
 from engine.vllm_outputs import finish_reason
+from router.events import FailKind
 from tests.contract.engine_contract import prompt_of
 from tests.support.eventually import assert_eventually
 from tests.support.mini_cluster import SPLITS, MiniCluster
@@ -112,9 +114,43 @@ async def test_one_that_cannot_be_loaded_ends_its_request_alone(cluster: MiniClu
         assert cluster.router.ends(name) == [finish_reason("error")]
         failure = cluster.router.dispatcher.take_failure(f"client-{name}")
         assert failure is not None
+        assert failure.kind is FailKind.ABSENT
         assert f"`{adapter}` cannot be loaded" in failure.reason
+        assert "3 workers were asked" in failure.reason
         assert "lora.directory" in failure.reason
     assert len(await said(cluster, "another", "a")) == TOKENS
+
+
+async def test_where_one_node_lacks_it_another_one_serves(cluster: MiniCluster, tmp_path: Path) -> None:
+    """Prefill's node has no such files, nor has one of decode's: requests are answered all the same, by those that have it, and as ever."""
+    alone = await said(cluster, "alone", "a")
+    cluster.lora = LoraConfig(directory=str(tmp_path / "empty"), max_loaded=SLOTS)
+    for name, role in (("prefill-0", Role.PREFILL), ("decode-0", Role.DECODE)):
+        await cluster.worker(name).kill()
+        await cluster.add_worker(name, role, epoch=2, adapter_slots=SLOTS, adapter_load_s=0.01)
+    cluster.tell()
+    await cluster.all_up()
+    for number in range(4):
+        assert await said(cluster, f"asked-{number}", "a") == alone
+        assert cluster.router.timeline(f"asked-{number}").decode_worker == "decode-1"
+    asked = [f"at-once-{number}" for number in range(6)]
+    for name in asked:
+        cluster.router.send(name, PROMPT, TOKENS, adapter="a")
+    await cluster.router.finished(*asked)
+    assert {tuple(cluster.router.tokens(name)) for name in asked} == {tuple(alone)}
+
+
+async def test_decode_s_node_lacks_what_prefill_s_has(cluster: MiniCluster, tmp_path: Path) -> None:
+    """The prompt is computed, and nobody who decodes has the adapter: the prefill worker goes on with it, behind the token that is out."""
+    alone = await said(cluster, "alone", "a")
+    cluster.lora = LoraConfig(directory=str(tmp_path / "empty"), max_loaded=SLOTS)
+    for name in ("decode-0", "decode-1"):
+        await cluster.worker(name).kill()
+        await cluster.add_worker(name, Role.DECODE, epoch=2, adapter_slots=SLOTS, adapter_load_s=0.01)
+    cluster.tell()
+    await cluster.all_up()
+    assert await said(cluster, "asked", "a") == alone
+    assert cluster.router.timeline("asked").decode_worker == "prefill-0"
 
 
 async def test_an_abort_while_it_is_loaded(cluster: MiniCluster) -> None:
@@ -131,7 +167,7 @@ async def test_an_abort_while_it_is_loaded(cluster: MiniCluster) -> None:
 
 
 async def test_a_client_chooses_by_the_model_s_name(lora: LoraConfig, tmp_path: Path) -> None:
-    """Through vLLM's whole server: listed, found, and answered as itself; unknown is 404, and a broken one ends its request with 500."""
+    """Through vLLM's whole server: listed, found, and answered as itself; 404 for an unknown one, and for one that no worker can load."""
     engine = {"adapter_slots": SLOTS, "adapter_load_s": 0.01}
     async with router_server(engine, policy=SPLITS, lora=lora) as server, httpx.AsyncClient(base_url=server.url, timeout=60.0) as client:
 
@@ -157,7 +193,9 @@ async def test_a_client_chooses_by_the_model_s_name(lora: LoraConfig, tmp_path: 
         for worker in server.cluster.workers.values():
             worker.engine._config = replace(worker.engine._config, adapter_slots=0)  # as if its files were torn
         broken = await complete("c")
-        assert broken.status_code == 500
+        assert broken.status_code == 404
         assert "`c` cannot be loaded" in broken.text
+        streamed = {"model": "c", "prompt": PROMPT, "max_tokens": 8, "stream": True}
+        assert (await client.post("/v1/completions", json=streamed)).status_code == 404
         assert (await complete("a")).json()["choices"][0]["token_ids"] == said["a"]
         await server.nothing_left()

@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.cluster_process import MODEL, Cluster, detached_up, eventually, simulated_args
 from tests.support.requests_at_a_rate import Clients
+from tests.support.scaled_cluster import scaling_args, slowed
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -27,28 +28,13 @@ PER_S = 3.0
 """Requests per second, with such prompts two and a half workers' worth; with prompts of twice the length more than there may be."""
 LONG = 64
 """Tokens of an answer; so many requests a second are five decode workers' worth of them."""
-SCALING = {
-    "enabled": True,
-    "interval_s": 0.5,
-    "window_s": 10,
-    "objective": {"ttft_s": 3.0, "tpot_s": 0.2},
-    "prefill": {"min": 0, "max": 3},
-    "decode": {"min": 0, "max": 2},
-    "zero_after_s": 40,
-    "season_s": None,
-    "relabel_rest_s": 5,
-    "shrink_after_s": 15,
-    "shrink_every_s": 0.5,
-}
+SCALING = scaling_args(least=0, most_prefill=3, most_decode=2, zero_after_s=40, relabel_rest_s=5, shrink_after_s=15, shrink_every_s=0.5)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    args = simulated_args(prefill=1, decode=2)
-    terms = {"prefill_base_s": 0.005, "prefill_token_s": 0.004, "decode_base_s": 0.05, "decode_request_s": 0.02}
-    args["engine"]["simulated"]["timing"] = {"type": "polynomial", **terms}
+    args = slowed(simulated_args(prefill=1, decode=2))
     args["autoscaling"] = SCALING
-    args["router"]["queue"] = {"max_wait_s": 600, "max_requests": 10_000}  # however long a start takes here, nobody is refused for it
     with detached_up(args) as cluster:
         eventually(cluster.all_ready, 30.0, "the router reaches every worker")
         yield cluster

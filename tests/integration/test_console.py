@@ -25,7 +25,7 @@ from core.config import ApiKeysConfig
 from core.worker import Role
 from router.keys import KeyRing
 from tests.support.chromium import Watched, chromium, watched_page
-from tests.support.console_stage import ENGINE, ask, console_server
+from tests.support.console_stage import ENGINE, ask, console_of_models, console_server
 from tests.support.eventually import assert_eventually
 from tests.support.processes import free_port
 from tests.support.router_server import SIMULATED, RouterServer
@@ -84,13 +84,17 @@ def controller(staged: tuple[RouterServer, Controller]) -> Controller:
 
 
 @contextlib.asynccontextmanager
-async def console(browser: Browser, server: RouterServer, *, calm: bool = True, **options: Any) -> AsyncIterator[Watched]:
-    """The open page. Whatever it does, it asks its own router only; ``calm``: and the browser has nothing to complain of."""
+async def console(
+    browser: Browser, server: RouterServer | str, path: str = "/console", *, calm: bool = True, **options: Any
+) -> AsyncIterator[Watched]:
+    """The open page, of a server or at an address. Whatever it does, it asks its own router only; ``calm``: and the browser has nothing to
+    complain of."""
+    url = server if isinstance(server, str) else server.url
     async with watched_page(browser, **options) as watched:
-        await watched.page.goto(f"{server.url}/console")
+        await watched.page.goto(f"{url}{path}")
         yield watched
         assert watched.asked
-        assert [url for url in watched.asked if not url.startswith(f"{server.url}/")] == []
+        assert [url_ for url_ in watched.asked if not url_.startswith(f"{url}/")] == []
         if calm:
             assert watched.complaints == []
 
@@ -254,6 +258,59 @@ async def test_the_key_is_asked_for(browser: Browser) -> None:
             await expect(another.page.get_by_label("API key")).to_be_visible()
 
 
+async def test_several_models_are_chosen_from_a_list(browser: Browser) -> None:
+    """By its label and by keyboard, with the focus left on it; all that is shown is the chosen one's, the address is a link to it, and a
+    name is text."""
+    names = ("demo", f"code & <b>{HOSTILE}")
+    async with console_of_models(names) as (url, [first, _]), console(browser, url, "/console/") as watched:
+        page = watched.page
+        choice = page.get_by_label("Model", exact=True)
+        await expect(choice).to_have_value("demo")
+        assert await choice.locator("option").all_inner_texts() == list(names)
+        assert (await ask(first, PROMPT, 2, **{"x-request-id": "of-the-first"})).is_success
+        await expect(page.locator("#requests > li").filter(has_text="cmpl-of-the-first")).to_be_visible()
+        await expect(page.get_by_role("row").filter(has_text="decode-2")).to_have_count(0)
+        await choice.focus()
+        await page.keyboard.press("ArrowDown")
+        await expect(page.get_by_role("row").filter(has_text="decode-2")).to_contain_text("ready")
+        await expect(page.locator("#requests > li").filter(has_text="cmpl-of-the-first")).to_have_count(0)
+        await expect(choice).to_have_value(names[1])
+        await expect(choice).to_be_focused()
+        await page.reload()
+        await expect(page.get_by_role("row").filter(has_text="decode-2")).to_contain_text("ready")
+        await expect(choice).to_have_value(names[1])
+        await choice.select_option("demo")
+        await expect(page.get_by_role("row").filter(has_text="decode-2")).to_have_count(0)
+        assert await page.title() == "Baton"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_the_list_of_models_can_be_read(browser: Browser, scheme: Any) -> None:
+    """In light and dark, and on a screen of 360 pixels with a long name; it is reached with Tab, with a ring."""
+    names = ("demo", "a-model-with-a-name-" + "x" * 60)
+    options = {"color_scheme": scheme, "viewport": {"width": 360, "height": 740}}
+    async with console_of_models(names) as (url, _), console(browser, url, f"/console?model={names[1]}", **options) as watched:
+        page = watched.page
+        choice = page.get_by_label("Model", exact=True)
+        await expect(choice).to_have_value(names[1])
+        found = await page.evaluate(_CONTRASTS)
+        assert "Model" in found["texts"]
+        assert found["poor"] == []
+        assert await page.evaluate(_CHOICE_CONTRAST) >= 4.5
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Tab")
+        await expect(choice).to_be_focused()
+        assert (await page.evaluate(_FOCUSED))["ring"]
+
+
+async def test_one_model_is_no_choice(browser: Browser, server: RouterServer, controller: Controller) -> None:
+    """No list, only its name."""
+    async with console(browser, server) as watched:
+        await expect(watched.page.locator("#model")).to_have_text("demo")
+        await expect(watched.page.get_by_label("Model", exact=True)).to_be_hidden()
+
+
 async def test_hostile_names_stay_text(browser: Browser, server: RouterServer, controller: Controller) -> None:
     """Whatever a model, a worker or a reason is called: it is shown as it is written, and nothing of it becomes part of the page."""
     worker = {"worker": HOSTILE, "role": "decode", "state": "starting", "phase": HOSTILE}
@@ -383,7 +440,7 @@ _FOCUSED = """() => {
   return { tag: one.tagName, ring, top: Math.round(one.getBoundingClientRect().top + scrollY) };
 }"""
 
-_CONTRASTS = """() => {
+_LUMINANCE = """
   const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
   const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -394,6 +451,12 @@ _CONTRASTS = """() => {
     }
     return [255, 255, 255];
   };
+"""
+
+_CONTRASTS = (
+    "() => {"
+    + _LUMINANCE
+    + """
   const texts = [], poor = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
@@ -407,3 +470,14 @@ _CONTRASTS = """() => {
   }
   return { texts, poor, ground: light(behind(document.body)) };
 }"""
+)
+
+_CHOICE_CONTRAST = (
+    "() => {"
+    + _LUMINANCE
+    + """
+  const style = getComputedStyle(document.querySelector("#models select"));
+  const [more, less] = [style.color, style.backgroundColor].map((colour) => light(parse(colour))).sort((x, y) => y - x);
+  return (more + 0.05) / (less + 0.05);
+}"""
+)

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.support.cluster_process import Home, eventually, simulated_args
+from tests.support.scaled_cluster import scaling_args, slowed
 
 pytestmark = pytest.mark.integration
 
@@ -18,26 +19,14 @@ NAMES = ("quick", "slow")
 WORKER_CPUS = 0.25
 MOST_WORKERS = 5
 """That the budget has room for; four are there from the start."""
-SCALING = {
-    "enabled": True,
-    "interval_s": 0.5,
-    "window_s": 10,
-    "objective": {"ttft_s": 3.0, "tpot_s": 0.2},
-    "prefill": {"min": 1, "max": 3},
-    "decode": {"min": 1, "max": 3},
-    "season_s": None,
-    "relabel": False,
-}
+SCALING = scaling_args(least=1, most_prefill=3, most_decode=3, relabel=False)
 
 
 def two_models() -> dict[str, Any]:
-    """The same simulated model under two names, both scaled, with room for one worker more than there are. Its engines are so slow that a
-    few requests are much for one: what is tested is not how fast this machine is."""
-    one = simulated_args()
-    terms = {"prefill_base_s": 0.005, "prefill_token_s": 0.004, "decode_base_s": 0.05, "decode_request_s": 0.02}
-    one["engine"]["simulated"]["timing"] = {"type": "polynomial", **terms}
+    """The same simulated model under two names, both scaled, with room for one worker more than there are, and engines for which a few
+    requests are much."""
+    one = slowed(simulated_args())
     shared = {name: one.pop(name) for name in ("router", "host")}
-    shared["router"]["queue"] = {"max_wait_s": 600, "max_requests": 10_000}
     pool = {"count": 1, "num_cpus": WORKER_CPUS}
     models = [{**one, "served_model_name": name, "prefill": pool, "decode": pool, "autoscaling": SCALING} for name in NAMES]
     return {"models": models, "autoscaling": {"gpu_budget": MOST_WORKERS * WORKER_CPUS}, **shared}

@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from operator import eq
 from typing import Any
 
 import httpx
+import uvicorn
 
+from core.ids import RouterId
 from core.worker import Role
 from engine.sim_timing import PolynomialTime
+from router.entrance import Entrance
+from router.models import Models, ServedModel
 from tests.support.eventually import assert_eventually
+from tests.support.processes import free_port
 from tests.support.router_server import MODEL, SIMULATED, RouterServer, router_server
 
 STEPS = PolynomialTime(0.015, 2.5e-4, 2e-8, 0.018, 4e-4, 1e-7)
@@ -34,6 +41,30 @@ async def console_server(
         server.cluster.tell()
         await assert_eventually(lambda: len(server.dispatcher.view()) == prefill + decode, 20.0, "all workers are reached")
         yield server
+
+
+@contextlib.asynccontextmanager
+async def console_of_models(names: Sequence[str]) -> AsyncIterator[tuple[str, list[RouterServer]]]:
+    """One address for several models, each with workers of its own: two of each kind for the first, and one more for every further one."""
+    async with contextlib.AsyncExitStack() as stack:
+        servers = [
+            await stack.enter_async_context(console_server(2 + place, 2 + place, model=name, models=names))
+            for place, name in enumerate(names)
+        ]
+        doors = {
+            name: ServedModel(server.served, partial(eq, name), lambda why, service: None)
+            for name, server in zip(names, servers, strict=True)
+        }
+        port = free_port()
+        app = Models(doors, Entrance(1 << 20), RouterId("router-0"))
+        door = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", access_log=False, lifespan="off"))
+        serving = asyncio.create_task(door.serve())
+        try:
+            await assert_eventually(lambda: door.started, 20.0, "the door is open")
+            yield f"http://127.0.0.1:{port}", servers
+        finally:
+            door.should_exit = True
+            await serving
 
 
 async def ask(server: RouterServer, prompt: list[int], tokens: int, **headers: str) -> httpx.Response:

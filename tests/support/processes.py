@@ -54,6 +54,11 @@ class ServerProcess:
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        """Whether it has not ended by itself yet."""
+        return self._process.poll() is None
+
+    @property
     def output(self) -> str:
         """All that was printed so far."""
         return self._log.read_text(errors="replace")

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from cluster.span_export import SpanExport
 from core.ids import RouterId
@@ -53,6 +54,8 @@ class RouterServer:
 
     url: str
     app: FastAPI
+    served: ASGIApp
+    """With all that is Baton's around it."""
     dispatcher: Dispatcher
     cluster: MiniCluster
     llm: RouterLLM
@@ -117,7 +120,7 @@ async def router_server(
         await assert_eventually(lambda: server.started, 20.0, "the server listens")
         await assert_eventually(lambda: len(dispatcher.view()) == 2, 20.0, "both workers are reached")
         assert {seen.card.state for seen in dispatcher.view().values()} == {WorkerState.READY}
-        yield RouterServer(f"http://127.0.0.1:{port}", app, dispatcher, cluster, llm)
+        yield RouterServer(f"http://127.0.0.1:{port}", app, served, dispatcher, cluster, llm)
     finally:
         server.should_exit = True
         await serving

@@ -9,6 +9,7 @@ import pytest
 from core.config import BatonConfig
 from core.errors import ConfigError
 from deploy.app import build
+from router.ingress import Router
 
 
 def options(name: str) -> Any:
@@ -94,3 +95,9 @@ def test_who_shares_a_budget_is_told_who_keeps_it():
         else:
             budget, terms = keeper._bound_deployment.init_args
             assert (budget, {name: of.least_gpus for name, of in terms.items()}) == shared
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # Python calls it once more when the object goes
+async def test_a_router_that_is_ended_while_it_starts():
+    """Ctrl-C while its libraries are loaded: Serve ends a replica whose ``__init__`` has not come far, and logs what that raises."""
+    await Router.__new__(Router).__del__()

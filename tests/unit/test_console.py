@@ -8,11 +8,14 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.config import ApiKeysConfig
 from core.ids import Epoch, RequestId, RouterId, WorkerId
 from core.metrics.words import Part
 from core.worker import EngineFacts, OthersLoad, Role, WorkerCard, WorkerLoad, WorkerState
@@ -20,9 +23,12 @@ from router.console.files import FILES, HEADERS
 from router.console.heard import Answer, Heard
 from router.console.pools import MOST_WORKERS, UNREACHABLE, pools
 from router.console.requests import MOST_CANDIDATES, MOST_REJECTED, decision_row, request_row
+from router.console.routes import Console, console_routes
 from router.console.scaling import MOST_PLANS, scaling_row
 from router.console.state import MOST_DECISIONS, MOST_PAIRS, MOST_REQUESTS, console_state
+from router.gate import Gate
 from router.handovers import WINDOW_S, Handovers
+from router.keys import KeyRing
 from router.plan import Ask, Decision, Plan, Scored, WorkerView
 from router.timeline import Timeline, TimelineBook
 
@@ -192,6 +198,7 @@ def test_the_state_is_bounded() -> None:
     plans = [_plan(at_s) for at_s in range(200)]
     state = console_state(RouterId("r"), dispatcher, told(model="m"), told(enabled=True, plans=plans), 1000.0)
     assert (len(state.requests), len(state.decisions), len(state.flows)) == (MOST_REQUESTS, MOST_DECISIONS, MOST_PAIRS)
+    assert (state.model, state.models) == ("m", [])
     assert state.flows_left_out == 3000 - sum(flow.count for flow in state.flows)
     text = msgspec.json.encode(state)
     assert len(text) < 150_000
@@ -292,6 +299,22 @@ async def test_a_controller_that_was_never_there() -> None:
     assert await Heard(ask, 1.0, lambda: 5.0).get() == Answer(None, None, "ConnectionError")
 
 
+def test_the_state_says_which_model_of_which() -> None:
+    """As clients call it, also while the controller is away; and what else there is to be looked at."""
+    dispatcher: Any = Quiet(
+        timelines=TimelineBook(),
+        handovers=Handovers(),
+        now_s=1.0,
+        view=dict,
+        unreachable=[],
+        queue=Quiet(tokens=0),
+        oldest_waiting_s=0.0,
+    )
+    away: Answer[dict[str, Any]] = Answer(None, None, "TimeoutError")
+    state = console_state(RouterId("r"), dispatcher, away, away, 1000.0, "code", ["chat", "code"])
+    assert (state.model, state.models) == ("code", ["chat", "code"])
+
+
 # -- the page ----------------------------------------------------------------------------------------------------------------
 
 
@@ -312,3 +335,23 @@ def test_the_browser_holds_the_page_to_that() -> None:
     policy = dict(part.strip().split(" ", 1) for part in HEADERS["content-security-policy"].split(";"))
     assert policy.pop("default-src") == "'none'"
     assert {name: value for name, value in policy.items() if value not in {"'none'", "'self'"}} == {"require-trusted-types-for": "'script'"}
+
+
+KEYS = KeyRing(ApiKeysConfig(env="K"), environment={"K": "alice=a-key-0123456789"})
+
+
+@pytest.mark.parametrize("prefix", ["", "/below"])
+async def test_a_slash_behind_it_leads_to_the_page(prefix: str) -> None:
+    """Without a key, as the page itself, behind any prefix, and to the model that was asked for. What the page asks for is there."""
+    app = FastAPI()
+    unused: Any = None
+    app.include_router(console_routes(Console(RouterId("r"), unused, unused, unused)))
+    gate = Gate(app, 1000, KEYS)
+    transport = httpx.ASGITransport(gate, root_path=prefix)
+    async with httpx.AsyncClient(transport=transport, base_url="http://router", follow_redirects=True) as client:
+        answer = await client.get(f"{prefix}/console/?model=a b")
+        assert (answer.status_code, str(answer.url)) == (200, f"http://router{prefix}/console?model=a%20b")
+        assert answer.text.startswith("<!doctype html>")
+        assert (await client.get(str(answer.url.join("console/main.js")))).status_code == 200
+        assert (await client.head(f"{prefix}/console/")).status_code == 200
+        assert (await client.get(f"{prefix}/v1/baton/console/")).status_code == 401

@@ -241,6 +241,28 @@ def test_a_model_that_does_not_fit_a_gpu() -> None:
     assert verdicts.kv_room(shared).verdict is Verdict.OK
 
 
+def test_room_for_adapters_is_none_for_kv() -> None:
+    """Llama 3.1 8B: 4 adapters of rank 16 take 352 MiB, a hundred of rank 256 more than there is; and it is said what to lower."""
+
+    def fit(**lora: Any) -> Fit:
+        pool = {"model": "llama-3.1-8b", "prefill": ONE_GPU, "decode": ONE_GPU, "engine": {"args": {"max_model_len": 8192}}}
+        found = kv_fit(BatonConfig.model_validate({**pool, "lora": lora}), Role.DECODE, 80 * GIB)
+        assert found is not None
+        return found
+
+    without, few, many = fit(), fit(directory="/a"), fit(directory="/a", max_loaded=100, max_rank=256)
+    # Per layer: three into q, k and v, and what those make; both sides of o; two into gate and up, and those; down. Then both tables.
+    layer = 3 * 4096 + 6144 + 2 * 4096 + 2 * 4096 + 2 * 14336 + 14336 + 4096
+    assert few.adapter_bytes == 4 * 16 * 2 * (32 * layer + 2 * (128256 + 4096))
+    assert without.adapter_bytes == 0.0
+    assert without.kv_bytes - few.kv_bytes == pytest.approx(few.adapter_bytes)
+    assert few.kv_tokens < without.kv_tokens
+    assert "352 MiB for LoRA adapters" in verdicts.kv_room(few).found
+    assert "LoRA" not in verdicts.kv_room(without).found
+    said = verdicts.kv_room(many)
+    assert (said.verdict, "lora.max_loaded" in said.advice) == (Verdict.FAIL, True)
+
+
 ONE_GPU = {"num_gpus": 1}
 
 

@@ -43,7 +43,6 @@ HOLDS = Traits(True, False, "why not")
 WHOLE = Traits(False, False, "why not")
 ONE = Traits(False, True, "")
 RETRY = Retry(max_losses=3, backoff_s=0.1, jitter=lambda: 0.5)
-NO_SUCH = Fail(FailKind.ENGINE, "no such")
 ENGINE_ERROR = Fail(FailKind.ENGINE, "the engine reported an error for this request")
 SPLIT = Planned(Plan(P, D))
 
@@ -157,12 +156,24 @@ TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
     "prefilling, error": (COUNTS, [SPLIT, LegOutput(L0, [], Finish.ERROR)], Phase.DONE, [ENGINE_ERROR, Finished()]),
     "prefilling, refused": (COUNTS, [SPLIT, Refused(L0, "full")], Phase.PLANNING, [ask(P)]),
     "prefilling, refused for want of room": (COUNTS, [SPLIT, Refused(L0, "full", busy=True)], Phase.PLANNING, [ask()]),
-    "prefilling, refused for ever": (COUNTS, [SPLIT, Refused(L0, "no such", final=True)], Phase.DONE, [NO_SUCH, Finished()]),
-    "decoding, refused for ever": (
+    "prefilling, its worker is unable": (COUNTS, [SPLIT, Refused(L0, "no such", unable=True)], Phase.PLANNING, [ask(P)]),
+    "decoding, its worker is unable: another one reads the same KV": (
         COUNTS,
-        [SPLIT, KEPT, Refused(L1, "no such", final=True)],
+        [SPLIT, KEPT, Refused(L1, "no such", unable=True)],
+        Phase.PLANNING,
+        [ask(D, keeper=P)],
+    ),
+    "waiting, woken, who is unable is not asked again": (
+        COUNTS,
+        [SPLIT, Refused(L0, "no such", unable=True), NoRoom(), Woken()],
+        Phase.PLANNING,
+        [ask(P)],
+    ),
+    "planning, nobody is able, with a computed prompt": (
+        COUNTS,
+        [SPLIT, KEPT, Refused(L1, "no such", unable=True), GivenUp(FailKind.ABSENT, "no such")],
         Phase.DONE,
-        [AbortLeg(L0, P), NO_SUCH, Finished()],
+        [AbortLeg(L0, P), Fail(FailKind.ABSENT, "no such"), Finished()],
     ),
     "prefilling, failed": (COUNTS, [SPLIT, LegFailed(L0, "died")], Phase.PLANNING, [ask(P)]),
     "prefilling, asked to move": (COUNTS, [SPLIT, MoveAsked(L0, "x")], Phase.PLANNING, [AbortLeg(L0, P), ask(P)]),
@@ -319,6 +330,22 @@ def test_refusals_are_no_losses() -> None:
         said = flow.handle(Refused(leg_id(R, number), "full") if number % 2 else MoveAsked(leg_id(R, number), "x"))
         assert said[-1] == ask(P)
     assert flow.losses == 0
+
+
+def test_what_nobody_has_is_given_up() -> None:
+    """After as many workers as may end under it, the newest reason is told, with how many said so; being refused for want of room between
+    does not count. Who said it twice is one."""
+    flow, _ = after(COUNTS, SPLIT, Refused(L0, "not here", unable=True), Planned(Plan(P2, D)), Refused(L1, "full", busy=True))
+    flow.handle(Planned(Plan(P2, D)))
+    assert flow.handle(Refused(L2, "torn", unable=True)) == [ask(P, P2)]
+    assert flow.why_unable == "torn; 2 workers were asked"
+    flow.handle(Planned(Plan(D, D)))
+    said = flow.handle(Refused(L3, "nor here", unable=True))
+    assert said == [Fail(FailKind.ABSENT, "nor here; 3 workers were asked"), Finished()]
+    once = Flow(R, COUNTS, Retry(max_losses=1))
+    once.start()
+    once.handle(SPLIT)
+    assert once.handle(Refused(L0, "not here", unable=True)) == [Fail(FailKind.ABSENT, "not here"), Finished()]
 
 
 def test_a_request_that_ends_engines_is_given_up() -> None:
@@ -525,14 +552,14 @@ class AnyOrder(RuleBasedStateMachine):
             assert before == (self.cluster.client, len(self.cluster.legs), self.cluster.finished)
 
     @precondition(lambda self: self.cluster.legs)
-    @rule(index=st.integers(0, 50))
-    def refused(self, index: int) -> None:
+    @rule(index=st.integers(0, 50), unable=st.booleans())
+    def refused(self, index: int, unable: bool) -> None:
         """Only what has said nothing yet is refused; or it comes late."""
         name, leg = self.pick(index) or (L0, Leg(P, LegKind.WHOLE, 0))
         if leg.running and leg.next_token != len(self.cluster.client):
             return
         leg.running = False
-        self.feed(Refused(name, "full"))
+        self.feed(Refused(name, "full", unable=unable))
 
     @precondition(lambda self: self.cluster.legs)
     @rule(index=st.integers(0, 50))

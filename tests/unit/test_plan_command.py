@@ -105,6 +105,19 @@ def test_a_model_that_is_nowhere_or_too_large(capsys):
     assert re.search(r"fits on none of these GPUs:\n  l4 tp1: too little room: \d+ GB of weights", capsys.readouterr().err)
 
 
+def test_all_that_is_wrong_is_said_at_once(capsys):
+    """The model first, then GPUs and prices, then the workload: a line for each, whatever else is wrong."""
+    asked = ["nosuch", "--gpu", "h1000", "--gpu", "h100", "--price", "h200=2", "--precision", "w5", *PROMISES]
+    assert main(["plan", *asked]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    expected = ["model: 'nosuch' is no", "hardware: no hardware is called 'h1000'", "--price: 'h200'", "--gpus: say how many"]
+    expected += ["precision: 'w5'", "--isl, --osl: say how long"]
+    assert [line[: len(begin)] for line, begin in zip(lines, expected, strict=True)] == expected
+    assert main(["plan", "nosuch", *LENGTHS, *PROMISES]) == 1
+    said = capsys.readouterr().err
+    assert said.index("'nosuch' is no folder") < said.index("say which kind of GPU") < said.index("say how many GPUs")
+
+
 @pytest.mark.parametrize("written", [["--ttft", "soon"], ["--gpus", "0"], ["--hit-rate", "1"], ["--price", "2.50"], ["--tp", "2.5"]])
 def test_what_is_no_quantity(written, capsys):
     """Is refused by its argument's name, with an example."""

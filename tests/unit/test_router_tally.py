@@ -10,7 +10,7 @@ import pytest
 from core.config import BatonConfig
 from core.ids import RequestId, WorkerId
 from core.metrics.catalogue import CHAPTERS
-from core.metrics.tally import OTHER, Counts, Family
+from core.metrics.tally import MOST_PAIRS, OTHER, Counts, Family
 from core.metrics.words import Decided, Handoff, Kept, Outcome, Part, PlanKind, TokenKind, TokenSource, Why
 from core.worker import Role
 from router.early_refusal import refusal_text
@@ -114,6 +114,44 @@ def test_hand_overs() -> None:
     tokens = [value(tally.handoff_tokens, source) for source in (TokenSource.TRANSFERRED, TokenSource.CACHED, TokenSource.RECOMPUTED)]
     assert tokens == [12, 7, 19]
     assert [family.cells[P, D].value for family in tally.pairs] == [1, 4000, 0.5, 8000]
+
+
+def test_what_is_counted_of_a_worker_begins_at_zero() -> None:
+    """As soon as it is a member, in the role it has and with all it may have hand-overs with; no bandwidth, for there was no pull. What
+    has been counted stays when it is told of again, or gets another role."""
+    tally = RouterTally()
+    for worker, role in ((P, Role.PREFILL), (D, Role.DECODE), (WorkerId("e"), Role.DECODE), (P, Role.PREFILL)):
+        tally.joined(worker, role)
+    hits, asked = tally.prefixes
+    for family in (hits, asked, tally.leg_refusals):
+        assert {labels: cell.value for labels, cell in family.cells.items()} == {
+            ("p", "prefill"): 0,
+            ("d", "decode"): 0,
+            ("e", "decode"): 0,
+        }
+    *counters, bandwidth = tally.pairs
+    assert [{labels: cell.value for labels, cell in family.cells.items()} for family in counters] == [{("p", "d"): 0, ("p", "e"): 0}] * 3
+    assert not bandwidth.cells
+    tally.prompt_begun(D, Role.DECODE, 20, 16)
+    tally.joined(D, Role.PREFILL)
+    assert (value(asked, "d", Role.DECODE), value(asked, "d", Role.PREFILL), value(counters[0], "d", "e")) == (20, 0, 0)
+    tally.left(D)
+    assert [set(family.cells) for family in counters] == [{("p", "e")}] * 3
+
+
+def test_zeros_take_no_place_from_what_happens() -> None:
+    """A thousand workers: a part of the pairs is shown before anything is, and every pull finds its pair until the bound is reached."""
+    tally = RouterTally()
+    for number in range(500):
+        tally.joined(WorkerId(f"p{number}"), Role.PREFILL)
+        tally.joined(WorkerId(f"d{number}"), Role.DECODE)
+    transfers = tally.pairs[0]
+    assert len(transfers.cells) == MOST_PAIRS // 4
+    times: dict[str, Any] = {"decoding_s": 1.0, "transfer_bytes": 1, "transfer_s": 1.0, "transferred_tokens": 1}
+    for number in range(MOST_PAIRS // 2):
+        tally.handed_over(timeline(Plan(WorkerId(f"p{number}"), WorkerId("d499")), **times))
+    assert (OTHER, OTHER) not in transfers.cells
+    assert sum(cell.value for cell in transfers.cells.values()) == MOST_PAIRS // 2
 
 
 def test_a_worker_that_left_is_forgotten() -> None:

@@ -5,7 +5,8 @@ import { showDecisions } from "./decisions.js";
 import { keep, make, say, set } from "./dom.js";
 import { listen, showFlows } from "./flows.js";
 import { clock, seconds, some } from "./format.js";
-import { merge } from "./merge.js";
+import { forget, merge } from "./merge.js";
+import { listenToModels, showModels } from "./models.js";
 import { showPools } from "./pools.js";
 import { showLegend, showRequests } from "./requests.js";
 import { showScaling } from "./scaling.js";
@@ -21,13 +22,16 @@ let timer = 0;
 
 async function look() {
   clearTimeout(timer);
+  const address = location.search;
   try {
     const state = await ask();
+    if (location.search !== address) return; // another model was chosen meanwhile, and is being asked for
     answeredAt = performance.now();
     known = merge(state, answeredAt);
     show();
     connected("live", known.routers.length > 1 ? `live from ${known.routers.length} routers` : `live from ${state.router}`);
   } catch (error) {
+    if (location.search !== address) return;
     if (error instanceof KeyNeeded) return askForKey();
     lost(error);
   }
@@ -52,7 +56,8 @@ function show() {
   document.body.classList.remove("stale");
   byId("key").hidden = true;
   byId("main").hidden = false;
-  say(byId("model"), known.model);
+  showModels(byId("models"), known.models, known.model);
+  say(byId("model"), byId("models").hidden ? known.model : "");
   say(byId("summary"), summary(known));
   keep(byId("notices"), notices(known), (one) => one.key, () => make("li"), (row, one) => say(row, one.text));
   showPools(byId("pools"), known.pools);
@@ -93,7 +98,7 @@ function notices(state) {
 
 function askForKey() {
   const field = byId("key-field");
-  byId("main").hidden = true;
+  byId("main").hidden = byId("models").hidden = true;
   byId("key").hidden = false;
   say(byId("key-said"), hasKey() ? "The router does not know this key." : "");
   connected("locked", "waiting for a key");
@@ -110,6 +115,10 @@ byId("key").addEventListener("submit", (event) => {
 });
 document.addEventListener("visibilitychange", () => document.hidden || look());
 addEventListener("resize", () => known && show());
+listenToModels(byId("models"), () => {
+  forget();
+  look();
+});
 listen(byId("flows-by"), () => known && show());
 showLegend(byId("legend"));
 look();

@@ -5,6 +5,9 @@ const MOST = 24;
 
 const heard = new Map();
 
+/** Another model: what was heard is of the one before. */
+export const forget = () => heard.clear();
+
 /** Takes one router's state; returns all that is known now in the same form. */
 export function merge(state, now) {
   heard.set(state.router, { state, now });
