@@ -65,6 +65,8 @@ class PoolReport(msgspec.Struct, frozen=True):
     clamps: tuple[str, ...] = ()
     within_limits: int | None = None
     """``wanted`` within the pool's own limits, whatever the budget."""
+    limited: bool = False
+    """Its limits or the budget keep it smaller than it would be. A minimum does not, nor does a window that changes nothing."""
 
     @property
     def text(self) -> str:
@@ -113,11 +115,12 @@ class Plan(msgspec.Struct, frozen=True):
             lines.append(f"held: {self.held}")
         lines += [f"warning: {warning}" for warning in self.warnings]
         would = "would " if self.dry_run else ""
-        lines.append(f"{would}do: " + (", ".join(map(_said, self.actions)) or "nothing"))
+        lines.append(f"{would}do: " + (", ".join(map(said, self.actions)) or "nothing"))
         return "\n".join(lines)
 
 
-def _said(action: Action) -> str:
+def said(action: Action) -> str:
+    """In words."""
     match action:
         case Relabel():
             return f"relabel {action.worker} to {action.role}"

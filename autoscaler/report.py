@@ -28,6 +28,7 @@ class Findings:
     wanted: int | None = None
     within_limits: int | None = None
     clamps: list[str] = field(default_factory=list)
+    limited: bool = False
 
 
 def find(
@@ -63,6 +64,7 @@ def pool_report(role: Role, signals: Signals, target: int, found: Findings) -> P
         found.wanted,
         tuple(found.clamps),
         found.within_limits,
+        found.limited,
     )
 
 

@@ -182,7 +182,7 @@ class _Step:
         sleeping = [worker for worker in self._signals.workers if worker.phase is Phase.SLEEPING and not worker.outgoing]
         growth = grow(short, sleeping, cost, self._budget - held, self._swap)
         for role, count in growth.no_room.items():
-            self._note(role, f"{count} more when there are GPUs: {held:g} of {self._budget_text} are held")
+            self._limit(role, f"{count} more when there are GPUs: {held:g} of {self._budget_text} are held")
         return growth
 
     def _leaving(
@@ -225,13 +225,18 @@ class _Step:
     def _note(self, role: Role, text: str) -> None:
         self._findings[role].clamps.append(text)
 
+    def _limit(self, role: Role, text: str) -> None:
+        """What keeps a pool small, where a note may be of anything."""
+        self._note(role, text)
+        self._findings[role].limited = True
+
     def _explain_limits(self, role: Role, pool: Pool, needed: int, wanted: int) -> None:
         if wanted > needed:
             self._note(role, f"at least {pool.least}" if wanted == pool.least else "not quiet for long enough to end")
         elif needed > pool.most:
-            self._note(role, f"at most {pool.most}")
+            self._limit(role, f"at most {pool.most}")
         elif wanted < needed:
-            self._note(role, f"{wanted} of {needed} within {self._budget_text}")
+            self._limit(role, f"{wanted} of {needed} within {self._budget_text}")
 
     def _finish(
         self, moves: Sequence[Relabel], growth: Growth, leaving: Sequence[Drain], held: str = "", warned: Sequence[str] = ()

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 import ray
 from ray import serve
 
@@ -126,10 +127,12 @@ class Controller:
         return scrape_targets(self._app, self._metrics_address, self._routers.present(time.monotonic()), workers, of_ray)
 
     async def scaling(self, last: int = 1) -> dict[str, Any]:
-        """The newest plans of the autoscaler, the newest first, as plain data."""
+        """The newest plans of the autoscaler and what plans have asked for last, the newest first, as plain data."""
         plans = [] if self._scaling is None else [turn.as_dict() for turn in self._scaling.newest(last)]
+        actions = [] if self._scaling is None else [msgspec.to_builtins(asked) for asked in self._scaling.actions.newest()]
         config = self._config.autoscaling.model_dump(mode="json", exclude={"prometheus", "prometheus_token_env"})
-        return {"app": self._app, "enabled": self._scaling is not None, "wanted": self._wanted.as_dict(), "config": config, "plans": plans}
+        told = {"app": self._app, "enabled": self._scaling is not None, "wanted": self._wanted.as_dict(), "config": config}
+        return {**told, "plans": plans, "actions": actions}
 
     def _readings(self) -> Sequence[Reading]:
         of_scaling = () if self._scaling is None else self._scaling.tally.readings()

@@ -21,6 +21,7 @@ from autoscaler.base import Scaler
 from autoscaler.plan import Action, Add, Drain, Plan, Relabel, Wake
 from autoscaler.signals import PoolSignals, Signals, WorkerSignal, present
 from cluster.budget_claims import BudgetClaims
+from cluster.scaling_actions import RecentActions
 from cluster.scaling_memory import ScalingMemory
 from cluster.scaling_tally import ScalingTally
 from cluster.signals.base import SignalsMissingError, SignalSource, named
@@ -92,6 +93,7 @@ class Scaling:
         routers: SignalSource | None = None,
     ) -> None:
         self.tally = ScalingTally()
+        self.actions = RecentActions()
         self._scaler = scaler
         self._source = source
         self._routers = routers
@@ -145,6 +147,7 @@ class Scaling:
         self._state = state
         self._turns.append(Turn(plan, msgspec.structs.replace(signals, workers=()), took_s))  # of a thousand workers 27 MB otherwise
         self.tally.planned(signals, plan, took_s)
+        self.actions.planned(plan)
         self._tell(plan)
         if not plan.dry_run:
             await self._carry_out(plan)

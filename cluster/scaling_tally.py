@@ -74,7 +74,7 @@ def _of_pools(pools: Sequence[PoolReport]) -> list[Reading]:
     needed, target, clamped = (Levels(entry) for entry in (m.NEEDED, m.TARGET, m.CLAMPED))
     for pool in pools:
         target.set(pool.target, pool.role)
-        clamped.set(bool(pool.clamps), pool.role)
+        clamped.set(pool.limited, pool.role)
         known = {
             demand: pool.demand_tokens_per_s,
             forecast: pool.forecast_tokens_per_s,

@@ -33,7 +33,7 @@ def frame(state: Row, height: int | None = None, trouble: str = "") -> Renderabl
     for pool in state["pools"]:
         parts += [Text(), _pool_head(pool), _workers(pool, most.workers)]
     parts += [Text(), *_flows(state, most.rows), Text(), *_requests(state, most.rows), Text(), *_decisions(state, most.rows)]
-    return Group(*parts, Text(), *_scaling(state))
+    return Group(*parts, Text(), *_scaling(state, most.actions))
 
 
 class _Most:
@@ -41,11 +41,11 @@ class _Most:
 
     def __init__(self, height: int | None, pools: int) -> None:
         if height is None:
-            self.workers, self.rows = 24, 8
+            self.workers, self.rows, self.actions = 24, 8, 12
         else:
             free = max(0, height - 16 - 3 * pools)
-            self.rows = max(2, free // 6)
-            self.workers = max(2, (free - 3 * self.rows) // max(1, pools))
+            self.rows = self.actions = max(2, free // 7)
+            self.workers = max(2, (free - 4 * self.rows) // max(1, pools))
 
 
 def _head(state: Row, trouble: str) -> Text:
@@ -153,7 +153,7 @@ def _why(row: Row) -> str:
     return f"{said}, next {others[0]['cost']:.3g}"
 
 
-def _scaling(state: Row) -> list[RenderableType]:
+def _scaling(state: Row, most: int) -> list[RenderableType]:
     scaling, error = state["scaling"], state["scaling_error"]
     plan = scaling["plan"]
     if error:
@@ -168,9 +168,12 @@ def _scaling(state: Row) -> list[RenderableType]:
     for pool in plan["pools"]:
         rates = [_rate(pool[name]) for name in ("demand_tokens_per_s", "forecast_tokens_per_s", "worker_tokens_per_s")]
         table.add_row(str(pool["role"]), str(pool["ready"]), str(pool["target"]), *rates)
-    said = "would only recommend" if plan["dry_run"] else f"{len(plan['actions'])} actions"
+    said = "only recommends, " if plan["dry_run"] else ""
+    limits = [Text(_plain(f"{pool['role']}: {'; '.join(pool['clamps'])}"), "bright_black") for pool in plan["pools"] if pool["clamps"]]
     notes = [Text(_plain(text), "yellow") for text in ([f"held: {plan['held']}"] if plan["held"] else []) + list(plan["warnings"])]
-    return [*_part("scaling", f"{said}, {_clock(plan['at_s'])}; tokens per second", table), *notes]
+    done = [Text(_plain(f"{_clock(one['at_s'])}  {'would ' * one['dry_run']}{one['text']}")) for one in scaling["actions"][:most]]
+    nothing = [] if done else [Text("no plan has asked for anything yet", "bright_black")]
+    return [*_part("scaling", f"{said}{_clock(plan['at_s'])}; tokens per second", table), *limits, *notes, *done, *nothing]
 
 
 def _part(name: str, said: str, table: Table | None) -> list[RenderableType]:

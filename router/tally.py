@@ -18,6 +18,11 @@ from router.outcome import WELL, outcome_of, plan_of, refusal_of
 from router.service import WantedService
 from router.timeline import Timeline
 
+_PLANS_ENDED = (
+    *product((PlanKind.DISAGGREGATED, PlanKind.LOCAL), Outcome),
+    *((PlanKind.NONE, outcome) for outcome in Outcome if outcome not in WELL),
+)
+"""How requests end, by who served them. All begin at zero: of a series that begins with a burst, ``rate()`` misses the burst."""
 _AT_THE_DOOR = (Why.UNAUTHORIZED, Why.INVALID, Why.TOO_LARGE, Why.SLOW_BODY)
 
 
@@ -39,7 +44,7 @@ class RouterTally:
         known = [(name,) for name in classes]
         refusals = [*product(classes, (why for why in Why if why not in _AT_THE_DOOR)), *(("", why) for why in _AT_THE_DOOR)]
         self.arrivals = Counts(m.ARRIVALS, known)
-        self.requests = Counts(m.REQUESTS, product(classes, (PlanKind.DISAGGREGATED, PlanKind.LOCAL), Outcome))
+        self.requests = Counts(m.REQUESTS, ((name, *ended) for name, ended in product(classes, _PLANS_ENDED)))
         self.resumed = Counts(m.RESUMED, product(classes, Outcome))
         self.losses = Counts(m.ENGINE_LOSSES)
         self.refusals = Counts(m.REFUSALS, refusals)

@@ -13,7 +13,12 @@ WORKERS = gauge(
     f"Workers of a pool. `state`: {values(WorkerState)}; those that are gone are still to be replaced",
     "fewer `ready` than wanted for longer than a start takes: `baton status`",
 )
-WANTED = gauge("baton_pool_wanted_workers", ("role",), "How many the pool is to have", "changes with the configuration")
+WANTED = gauge(
+    "baton_pool_wanted_workers",
+    ("role",),
+    "How many the pool is to have",
+    "changes with the configuration, a relabelling, and with plans where the autoscaler runs",
+)
 STATE = gauge(
     "baton_pool_worker_state",
     ("worker", "role", "state"),

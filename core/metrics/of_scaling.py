@@ -55,7 +55,7 @@ TARGET = gauge("baton_scaling_target_workers", ("role",), "Workers once the newe
 CLAMPED = gauge(
     "baton_scaling_clamped",
     ("role",),
-    "1 where limits, a schedule or the budget had a say in that",
+    "1 where `max`, a schedule's or not, or the budget keeps that below what is needed",
     "1 while requests are refused: raise `max` or `gpu_budget`",
 )
 WARNINGS = gauge(

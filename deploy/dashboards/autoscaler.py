@@ -24,14 +24,16 @@ def dashboard() -> Dashboard:
                 graph(
                     "Prefill",
                     "Prompt tokens to compute per second: asked for now, and expected for when a worker started now is ready, with a "
-                    "margin. Forecast far above what then comes: traffic that does not repeat itself; see autoscaling.forecast.",
+                    "margin. The forecast is drawn when it was made: what came of it is the demand as much later as How far "
+                    "ahead shows. Far above that: traffic that does not repeat itself; see autoscaling.forecast.",
                     TOKENS,
                     Query(level(s.DEMAND, _PREFILL), "demand"),
                     Query(level(s.FORECAST, _PREFILL), "forecast"),
                 ),
                 graph(
                     "Decode",
-                    "Output tokens per second: asked for now, and expected for when a worker started now is ready, with a margin.",
+                    "Output tokens per second: asked for now, and expected for when a worker started now is ready, with a margin. "
+                    "The forecast is drawn when it was made, as beside.",
                     TOKENS,
                     Query(level(s.DEMAND, _DECODE), "demand"),
                     Query(level(s.FORECAST, _DECODE), "forecast"),
@@ -88,8 +90,9 @@ def dashboard() -> Dashboard:
                 ),
                 graph(
                     "Held, limited, warned",
-                    "1 where the newest plan was held for want of numbers, or where limits had a say; and how many warnings it has. Held "
-                    "for longer than a minute, or limited while requests are refused: `baton scaling`.",
+                    "1 where the newest plan was held for want of numbers, or where limits or the budget keep a pool small; and how many "
+                    "warnings it has. Held for longer than a minute: `baton scaling`. Limited while requests are refused: raise max or "
+                    "gpu_budget.",
                     COUNT,
                     Query(level(s.HELD), "held"),
                     Query(level(s.CLAMPED, by="role"), "{{role}} limited"),

@@ -207,6 +207,7 @@ def test_the_state_is_bounded() -> None:
 
 def _plan(at_s: float) -> dict[str, Any]:
     pool = {"role": "prefill", "ready": 2, "demand_tokens_per_s": 5.0, "forecast_tokens_per_s": None, "worker_tokens_per_s": 4.0}
+    pool |= {"horizon_s": 60.0}
     return {"at_s": at_s, "scaler": "baton", "pools": [pool], "actions": [], "held": "", "warnings": [], "dry_run": False, "text": "..."}
 
 
@@ -218,6 +219,18 @@ def test_plans_become_lines() -> None:
     assert (row.history[-1].at, row.history[-1].capacity, row.history[-1].forecast) == (300, 8.0, None)
     assert row.history[0].at < row.history[-1].at
     assert scaling_row({}) == scaling_row({"enabled": False, "plans": []})
+
+
+def test_a_forecast_belongs_to_the_time_it_is_for() -> None:
+    """It is drawn there, where the demand of that time comes to lie beside it."""
+    [point] = scaling_row({"enabled": True, "plans": [_plan(1000.0)]}).history
+    assert (point.at, point.forecast_at) == (1000.0, 1060.0)
+
+
+def test_what_was_done_is_shown_however_many_plans_ago() -> None:
+    """Actions are told apart from plans, which are mostly of nothing to do."""
+    done = [{"at_s": 1.0, "text": "add 1 to prefill", "dry_run": False}]
+    assert scaling_row({"enabled": True, "plans": [_plan(at_s) for at_s in range(300, 0, -1)], "actions": done}).actions == done
 
 
 # -- the controller's answers ------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ ENDS: dict[str, tuple[Timeline, Fail | None, PlanKind, Outcome]] = {
     "client left": (timeline(SPLIT, outcome="cancelled"), None, PlanKind.DISAGGREGATED, Outcome.CANCELLED),
     "client left while it waited": (timeline(outcome="cancelled"), None, PlanKind.NONE, Outcome.CANCELLED),
     "refused": (timeline(outcome="failed"), TOO_MUCH, PlanKind.NONE, Outcome.REFUSED),
+    "late in the queue": (timeline(outcome="failed"), Fail(FailKind.TIMED_OUT, "late"), PlanKind.NONE, Outcome.TIMED_OUT),
     "no worker": (timeline(outcome="failed"), Fail(FailKind.UNAVAILABLE, "none"), PlanKind.NONE, Outcome.REFUSED),
     "lost": (timeline(SPLIT, outcome="failed"), LOST, PlanKind.DISAGGREGATED, Outcome.LOST),
     "engine": (timeline(WHOLE, outcome="failed"), Fail(FailKind.ENGINE, "no"), PlanKind.LOCAL, Outcome.ENGINE),
@@ -59,8 +60,10 @@ ENDS: dict[str, tuple[Timeline, Fail | None, PlanKind, Outcome]] = {
 
 @pytest.mark.parametrize(("record", "fail", "plan", "outcome"), ENDS.values(), ids=ENDS.keys())
 def test_every_request_is_counted_once_as_it_ended(record: Timeline, fail: Fail | None, plan: PlanKind, outcome: Outcome) -> None:
-    """By class, by who served it, and by how it ended; a refusal also by its reason."""
+    """By class, by who served it, and by how it ended; a refusal also by its reason. Each count was zero before: its rate
+    has a first step."""
     tally = RouterTally()
+    assert value(tally.requests, "default", plan, outcome) == 0
     tally.ended(record, WantedService(), fail)
     assert {labels: cell.value for labels, cell in tally.requests.cells.items() if cell.value} == {("default", plan, outcome): 1}
     refused = {labels: cell.value for labels, cell in tally.refusals.cells.items() if cell.value}

@@ -318,6 +318,7 @@ def test_a_short_budget_is_shared_and_reported() -> None:
     assert sum(pool.target for pool in plan.pools) == 16
     assert any("keeps up with" in warning for warning in plan.warnings)
     assert any("within 16 GPUs" in clamp for pool in plan.pools for clamp in pool.clamps)
+    assert all(pool.limited for pool in plan.pools)
 
 
 def test_leaving_workers_hold_their_gpus() -> None:
@@ -326,6 +327,17 @@ def test_leaving_workers_hold_their_gpus() -> None:
     plan = first_plan(signals(200.0, 5, 5, others=leaving), limits(budget=16))
     assert sum(added(plan, role) for role in Role) == 2
     assert any("more when there are GPUs" in clamp for pool in plan.pools for clamp in pool.clamps)
+    assert any(pool.limited for pool in plan.pools)
+
+
+def test_limits_that_keep_nothing_small_are_told_apart() -> None:
+    """A minimum, a window without effect, a pool that is not quiet for long enough: all are written, none limits. A maximum does."""
+    idle = first_plan(signals(0.0, 1, 1))
+    assert [(pool.clamps, pool.limited) for pool in idle.pools] == [(("at least 1",), False)] * 2
+    window = msgspec.structs.replace(limits(), windows=(Window("00:00", "24:00", min_workers=1),))
+    assert [pool.limited for pool in first_plan(signals(0.0, 1, 1), window).pools] == [False, False]
+    busy = first_plan(signals(200.0, 1, 1), limits(most=2))
+    assert [(pool.clamps, pool.limited) for pool in busy.pools] == [(("at most 2",), True)] * 2
 
 
 def test_a_smaller_budget_is_obeyed_at_once() -> None:

@@ -18,6 +18,7 @@ from autoscaler.scaler import BatonScaler
 from autoscaler.signals import Phase, Reading, Signals, TrafficSignals, WorkerSignal
 from cluster.lifecycle import WorkerRecord
 from cluster.scaling import Scaling
+from cluster.scaling_actions import KEPT_ACTIONS, Asked
 from cluster.scaling_memory import ScalingMemory
 from cluster.signals.base import SignalsMissingError, SignalSource
 from cluster.signals.direct import DirectSource
@@ -217,6 +218,33 @@ async def test_a_plan_is_carried_out() -> None:
     assert shown["inputs"] == {"arrivals_per_s": {"value": 3.0, "age_s": 0.5}}
     assert shown["text"] == turn.plan.text
     assert [action["type"] for action in shown["actions"]] == ["Relabel", "Wake", "Add", "Drain", "Drain"]
+
+
+async def test_what_was_done_is_remembered_beside_the_plans() -> None:
+    """In words, with its time, the newest first, after any number of plans that ask for nothing; a dozen of it at the most."""
+    made = rig(*(plan(Add(P, n + 1), at_s=float(n)) for n in range(KEPT_ACTIONS)), plan(Drain(W[0], D, then_sleep=True)), plan())
+    for _ in range(KEPT_ACTIONS + 30):
+        await made.scaling.step()
+    asked = made.scaling.actions.newest()
+    assert asked[0] == Asked(1000.0, f"drain {W[0]} of decode, then let it sleep", False)
+    assert [(one.at_s, one.text) for one in asked[1:]] == [(n, f"add {n + 1} to prefill") for n in range(KEPT_ACTIONS - 1, 0, -1)]
+
+
+async def test_a_dry_run_recommends_the_same_once() -> None:
+    """Nobody does it, so that every plan asks for it again. Once it was not asked for, it is new."""
+    made = rig(plan(Add(P, 1)), plan(Add(P, 1)), plan(Add(P, 1), Add(D, 2)), plan(), plan(Add(P, 1)), dry_run=True)
+    for _ in range(5):
+        await made.scaling.step()
+    assert [one.text for one in made.scaling.actions.newest()] == ["add 1 to prefill", "add 2 to decode", "add 1 to prefill"]
+    assert all(one.dry_run for one in made.scaling.actions.newest())
+
+
+async def test_only_what_keeps_a_pool_small_is_told_as_clamped() -> None:
+    """A minimum, or a window that changes nothing, is written with the plan, and is no reason to raise `max` or the budget."""
+    pools = (PoolReport(P, 1, 0, 1, clamps=("at least 1",)), PoolReport(D, 2, 0, 2, clamps=("at most 2",), limited=True))
+    made = rig(plan(pools=pools))
+    await made.scaling.step()
+    assert made.counted("clamped") == {("decode",): 1}
 
 
 async def test_what_cannot_be_done_does_not_stop_the_rest() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -51,6 +52,9 @@ def pool(role: str, *workers: dict[str, Any], wanted: int | None = 1) -> dict[st
     return {"role": role, "wanted": wanted, "states": {"ready": len(workers)}, **sums, "workers": list(workers), "left_out": 0}
 
 
+OFF: dict[str, Any] = {"enabled": False, "plan": None, "history": [], "actions": []}
+
+
 def state(router: str = "router-a", **changes: Any) -> dict[str, Any]:
     return {
         "router": router,
@@ -68,7 +72,7 @@ def state(router: str = "router-a", **changes: Any) -> dict[str, Any]:
         "flows": [FLOW],
         "requests": [REQUEST],
         "decisions": [DECISION],
-        "scaling": {"enabled": False, "plan": None, "history": []},
+        "scaling": OFF,
         "scaling_error": "",
         **changes,
     }
@@ -95,23 +99,48 @@ def test_a_frame_says_what_the_console_shows() -> None:
 PLAN = {
     "at_s": 1000.0,
     "scaler": "baton",
-    "actions": [],
     "held": "no numbers",
     "warnings": ["too slow"],
     "dry_run": True,
     "pools": [
-        {"role": "decode", "ready": 2, "target": 5, "demand_tokens_per_s": 10.4, "forecast_tokens_per_s": None, "worker_tokens_per_s": 7.0}
+        {
+            "role": "decode",
+            "ready": 2,
+            "target": 5,
+            "clamps": ["at most 5", "limits of 08:00-10:00"],
+            "demand_tokens_per_s": 10.4,
+            "forecast_tokens_per_s": None,
+            "worker_tokens_per_s": 7.0,
+        }
     ],
 }
 
 
 def test_what_the_autoscaler_says() -> None:
-    """Its numbers, that it only recommends, why it holds, and what it warns of."""
-    text = drawn(state(scaling={"enabled": True, "plan": PLAN, "history": []}))
-    for said in ("would only recommend", "decode", "10", "held: no numbers", "too slow"):
+    """Its numbers, that it only recommends, what had a say, why it holds, and what it warns of."""
+    text = drawn(state(scaling={**OFF, "enabled": True, "plan": PLAN}))
+    for said in (
+        "only recommends",
+        "decode",
+        "10",
+        "decode: at most 5; limits of 08:00-10:00",
+        "held: no numbers",
+        "too slow",
+        "for anything yet",
+    ):
         assert said in text
-    assert "no plan has been made yet" in drawn(state(scaling={"enabled": True, "plan": None, "history": []}))
+    assert "no plan has been made yet" in drawn(state(scaling={**OFF, "enabled": True}))
     assert "not known" in drawn(state(scaling_error="TimeoutError"))
+
+
+def test_what_the_autoscaler_did() -> None:
+    """A dozen of it with times, the newest first, whatever the newest plan asks for; on a small terminal the newest of them."""
+    actions = [{"at_s": 1000.0 - n, "text": f"add {n} to decode", "dry_run": n > 5} for n in range(12)]
+    told = state(scaling={**OFF, "enabled": True, "plan": PLAN, "actions": actions})
+    lines = [line.strip() for line in drawn(told).splitlines() if " to decode" in line]
+    assert [line.split("  ")[1] for line in lines] == [f"{'would ' * (n > 5)}add {n} to decode" for n in range(12)]
+    assert all(re.match(r"\d\d:\d\d:\d\d  ", line) for line in lines)
+    assert 2 <= drawn(told, height=40).count(" to decode") < 12
 
 
 LONG = "x" * 200
