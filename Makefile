@@ -8,7 +8,7 @@ TORCH_CPU ?= $(or $(PIP_FIND_LINKS),https://download.pytorch.org/whl/cpu/torch/)
 COMPILE := $(BIN)/uv pip compile --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit check format bench goodput autoscale planning roofline published validate simulate-speed adapters chaos dashboards screenshots lock clean
+.PHONY: help setup demo test test-unit check format bench goodput autoscale peers planning roofline published validate simulate-speed adapters chaos dashboards screenshots lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ goodput: setup ## Compare policies and set-ups on recorded traffic, simulated; w
 
 autoscale: setup ## Compare scalers on a day, a burst and a shift of lengths, simulated; writes docs/autoscaling.md (ARGS="--only burst" for one)
 	@$(BIN)/python -m benchmarks.autoscale $(ARGS)
+
+peers: setup ## Baton beside NVIDIA Dynamo, the same simulated workers and trace over HTTP; gets Dynamo with pip (ARGS="--rate 8")
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 planning: setup ## Run every `baton plan` of docs/planning.md anew, with its pictures: some minutes
 	@$(BIN)/python -m benchmarks.plan_page

@@ -1,7 +1,7 @@
 """A process's own ``GET /metrics``, on its event loop: what is scraped may then be read without a lock, by whoever changes it.
 
 Small on purpose. Prometheus asks for one path every few seconds, from inside the cluster; no server that comes with other packages runs
-on a loop that somebody else owns without also wanting the process's signals.
+on a loop that somebody else owns without also wanting the process's signals. A router also answers other routers here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable, Mapping
 
 from prometheus_client.registry import Collector
 
@@ -24,12 +25,18 @@ _END = b"# EOF\n"
 """Of the newer one of Prometheus' two formats; the other has none."""
 
 
+Answer = Callable[[str, Mapping[str, str]], "bytes | None"]
+"""JSON for a path, by the headers that came with it (names in lower case); None: there is nothing there, for whoever asks."""
+
+
 class MetricsListener:
     """Answers on ``host`` at a port of the system's choice, from ``open`` to ``close``."""
 
-    def __init__(self, registry: Collector, host: str) -> None:
+    def __init__(self, registry: Collector, host: str, answer: Answer = lambda path, headers: None) -> None:
+        """``answer`` is asked for every other path."""
         self._registry = registry
         self._host = host
+        self._other = answer
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
 
@@ -71,9 +78,12 @@ class MetricsListener:
         request, *lines = head.decode("latin-1").split("\r\n")
         method, _, path = request.partition(" ")
         path = path.partition(" ")[0].partition("?")[0]
-        if path != "/metrics" or method not in {"GET", "HEAD"}:
-            return _response("404 Not Found", "text/plain", b"there is only GET /metrics here\n")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if path != "/metrics" or method not in {"GET", "HEAD"}:
+            known = self._other(path, headers) if method == "GET" else None
+            if known is not None:
+                return _response("200 OK", "application/json", known)
+            return _response("404 Not Found", "text/plain", b"there is only GET /metrics here\n")
         try:
             encode, content_type = encoder(headers.get("accept", ""))
             parts: list[bytes] = []

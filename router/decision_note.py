@@ -10,6 +10,8 @@ from dataclasses import dataclass
 class DecisionNote:
     """One HTTP request's. The last of its decisions before the answer begins counts."""
 
+    request: str = ""
+    """By which its timelines and decisions can be asked for, also where it was refused; of several parts, the last one's."""
     text: str = ""
     """The short form of a decision."""
     retry_after_s: float | None = None

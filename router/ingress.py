@@ -76,12 +76,12 @@ def _listeners(stacks: list[Stack], host: str) -> list[MetricsListener]:
     through Serve tells of all."""
     if len(stacks) == 1:
         prometheus_client.REGISTRY.register(ReadingCollector(stacks[0].readings))
-        return [MetricsListener(prometheus_client.REGISTRY, host)]
+        return [MetricsListener(prometheus_client.REGISTRY, host, stacks[0].colleagues.answer)]
     prometheus_client.REGISTRY.register(ByModel({stack.settings.served_name: stack.readings for stack in stacks}))
     listeners: list[MetricsListener] = []
     for stack in stacks:
         own = CollectorRegistry()
         for collector in (prometheus_client.PROCESS_COLLECTOR, prometheus_client.GC_COLLECTOR, ReadingCollector(stack.readings)):
             own.register(collector)
-        listeners.append(MetricsListener(own, host))
+        listeners.append(MetricsListener(own, host, stack.colleagues.answer))
     return listeners

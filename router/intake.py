@@ -42,8 +42,11 @@ def take_in(request: EngineCoreRequest, codec: RequestCodec, retry: Retry, now_s
         max_tokens=(sampling.max_tokens if sampling else None) or 0,
         split_reason=how.reason,
     )
+    note = current_note()
+    if note is not None:
+        note.request = timeline.client_request
     http = current_trace()
     track = None if http is None else Track.of(http, now_s)
     if track is not None:
         timeline.trace_id = track.context.trace_id
-    return Entry(request, Flow(name, how, retry), timeline, codec.encode(request), service, note=current_note(), track=track)
+    return Entry(request, Flow(name, how, retry), timeline, codec.encode(request), service, note=note, track=track)

@@ -37,6 +37,8 @@ class Members:
         self._context = zmq.asyncio.Context()
         self._links: dict[WorkerId, WorkerLink] = {}
         self._version = -1
+        self.secret: str | None = None
+        """The routers' private key; None until the controller has told it."""
         self._task = asyncio.get_running_loop().create_task(self.run())
 
     async def run(self) -> None:
@@ -59,7 +61,7 @@ class Members:
 
     async def follow(self, membership: Membership) -> None:
         """Opens links to new workers, closes those to gone ones, and passes on what has changed of the others."""
-        self._version = membership.version
+        self._version, self.secret = membership.version, membership.router_keys.secret
         self._dispatcher.awaits(membership.coming)
         cards = {card.worker: card for card in membership.cards}
         for worker, link in list(self._links.items()):

@@ -11,9 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.ids import RouterId
 from core.metrics.words import Why
+from router.colleagues import Colleagues, told
 from router.console.routes import Console, console_routes
 from router.decision_note import current_note, new_note
-from router.decisions import explained
 from router.dispatcher import Dispatcher
 from router.gate import Gate, Overload
 from router.http_trace import current_trace
@@ -43,18 +43,30 @@ async def _no_targets() -> list[dict[str, Any]]:
 
 
 def baton_routes(
-    router: RouterId, dispatcher: Dispatcher, status: Status, targets: Targets = _no_targets, scaling: Scaling = _no_scaling
+    router: RouterId,
+    dispatcher: Dispatcher,
+    status: Status,
+    targets: Targets = _no_targets,
+    scaling: Scaling = _no_scaling,
+    colleagues: Colleagues | None = None,
 ) -> APIRouter:
-    """``/v1/baton/...``: what this router did and what it sees. Only what this replica knows."""
+    """``/v1/baton/...``: what this router did and what it sees. Of one request, also what its ``colleagues`` know."""
     routes = APIRouter(prefix="/v1/baton", tags=["baton"])
+
+    async def known(detail: str, request: str) -> dict[str, Any]:
+        found = told(router, dispatcher.timelines, detail, request)
+        if found is None and colleagues is not None:
+            found = await colleagues.find(detail, request, targets)
+        if found is None:
+            who = "no router" if colleagues is None else "no router that answers"
+            limit = dispatcher.timelines.limit
+            raise HTTPException(404, f"{who} knows request {request!r}; each keeps the newest {limit}")
+        return found
 
     @routes.get("/requests/{request_id}")
     async def request_timeline(request_id: str) -> dict[str, Any]:
         """The timelines of one request: which worker did what, when, and how many KV bytes moved. Several for ``n > 1``."""
-        timelines = dispatcher.timelines.of(request_id)
-        if not timelines:
-            raise HTTPException(404, f"router {router} knows no request {request_id!r}; it keeps the newest {dispatcher.timelines.limit}")
-        return {"router": router, "request": request_id, "timelines": [timeline.as_dict() for timeline in timelines]}
+        return await known("requests", request_id)
 
     @routes.get("/requests")
     async def newest_requests(limit: int = 20) -> dict[str, Any]:
@@ -64,10 +76,7 @@ def baton_routes(
     @routes.get("/decisions/{request_id}")
     async def request_decisions(request_id: str) -> dict[str, Any]:
         """Why a request went where it went: the candidates, their predicted costs term by term, and what then really happened."""
-        timelines = dispatcher.timelines.of(request_id)
-        if not timelines:
-            raise HTTPException(404, f"router {router} knows no request {request_id!r}; it keeps the newest {dispatcher.timelines.limit}")
-        return {"router": router, "request": request_id, "decisions": [explained(timeline) for timeline in timelines]}
+        return await known("decisions", request_id)
 
     @routes.get("/status")
     async def cluster_status() -> dict[str, Any]:
@@ -128,8 +137,8 @@ def baton_routes(
 
 
 class BatonHeaders:
-    """ASGI middleware: every answer names its router, and says in short where its request went and why; a 429 or a 503 says when to
-    try again, if it does not yet."""
+    """ASGI middleware: every answer names its router and what to ask for its decisions by, and says in short where its request went and
+    why; a 429 or a 503 says when to try again, if it does not yet."""
 
     def __init__(self, app: ASGIApp, router: RouterId, retry_after_s: Callable[[], float]) -> None:
         self._app = app
@@ -147,6 +156,8 @@ class BatonHeaders:
                 message["headers"] = headers = [*message.get("headers", ()), (b"x-baton-router", self._router)]
                 if note.text:
                     headers.append((b"x-baton-decision", note.text.encode()))
+                if note.request:
+                    headers.append((b"x-baton-request", note.request.encode("latin-1", "replace")))
                 if message["status"] in {429, 503} and not any(name.lower() == b"retry-after" for name, _ in headers):
                     headers.append((b"retry-after", str(max(1, math.ceil(self._retry_after_s()))).encode()))
             await send(message)
@@ -174,6 +185,7 @@ def install(
     scaling: Scaling = _no_scaling,
     model: str = "",
     models: Sequence[str] = (),
+    colleagues: Colleagues | None = None,
 ) -> ASGIApp:
     """vLLM's app with all that is Baton's. Wrapped from outside: vLLM's own set-up has closed the list of middlewares. ``model`` is what
     clients call the one it serves; ``models``, where there are others beside it, all of them.
@@ -195,7 +207,7 @@ def install(
             trace.refused(why)
 
     remove_unserved(app)
-    app.include_router(baton_routes(router, dispatcher, status, targets, scaling))
+    app.include_router(baton_routes(router, dispatcher, status, targets, scaling, colleagues))
     app.include_router(console_routes(Console(router, dispatcher, status, scaling, model, models)))
     inside = SlowReaders(LateStart(LeavingIsTold(app), wait_s), stalled_s)
     return BatonHeaders(Gate(inside, max_body_bytes, keys, overload, promises=promises, refused=refused), router, wait_s)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp
 
+from cluster.signals.http import Http
 from cluster.span_export import SpanExport
 from core.config import BatonConfig
 from core.ids import RouterId
@@ -17,6 +18,7 @@ from core.worker import Role
 from engine.adapters import AdapterCatalogue
 from router.balancer.registry import make_balancer
 from router.cluster_client import ClusterClient
+from router.colleagues import Colleagues
 from router.controller_calls import ControllerCalls
 from router.dispatcher import Dispatcher
 from router.foresight import Foresight
@@ -31,6 +33,9 @@ from router.retry import Retry
 from router.routes import install
 from router.service import WantedService
 from router.tally import RouterTally
+
+_COLLEAGUE_S = 1.0
+"""Within which another router answers."""
 
 
 class Stack:
@@ -55,6 +60,7 @@ class Stack:
             balancer, self._client.deliver, pace.now, limits=limits, retry=retry, later=pace.later, foresight=foresight, tally=tally
         )
         self._members: Members | None = None
+        self.colleagues = Colleagues(router, self.dispatcher.timelines, self._secret, Http(_COLLEAGUE_S))
         self._llm: RouterLLM | None = None
 
     def readings(self) -> Sequence[Reading]:
@@ -68,6 +74,9 @@ class Stack:
     def refused(self, why: Why, service: WantedService | None) -> None:
         """Counts a request that came no further than the door."""
         self.dispatcher.tally.refused(why, service)
+
+    def _secret(self) -> str | None:
+        return None if self._members is None else self._members.secret
 
     async def connect(self, controller: ControllerCalls, keys: KeyRing | None, models: Sequence[str] = ()) -> ASGIApp:
         """Begins to follow the controller; returns the server. ``models`` are the names of all, where others are served beside it."""
@@ -98,6 +107,7 @@ class Stack:
             scaling=controller.scaling,
             model=settings.served_name,
             models=models,
+            colleagues=self.colleagues,
         )
         if self._spans is None:
             return app
@@ -109,3 +119,4 @@ class Stack:
             await self._members.close()
         if self._llm is not None:
             self._llm.shutdown()
+        await self.colleagues.close()

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import msgspec
 
 from autoscaler.plan import Add, Plan, PoolReport
+from benchmarks import digest
 from benchmarks.autoscale.fleet import OBJECTIVE, Setup, make, spec
 from benchmarks.autoscale.scenarios import SCENARIOS
 from core.worker import Role
@@ -25,10 +25,6 @@ from simulation.goodput import Objective
 
 _EVERY = 6
 """Plans between two points of a plot: half a minute."""
-_ROOT = Path(__file__).parents[2]
-_CODE = ("core", "autoscaler", "engine", "kv_transfer", "cluster", "prefill_workers", "decode_workers", "router", "simulation")
-"""Folders that a run's outcome depends on."""
-_SUFFIXES = (".py", ".yaml", ".json", ".csv")
 Course = list[tuple[float, float]]
 """Minutes, and something then."""
 
@@ -131,16 +127,9 @@ def simulate(run: Run) -> Found:
     )
 
 
-@cache
 def code() -> str:
     """Of all that is simulated, and with what: another name for every version."""
-    files = sorted(path for folder in _CODE for path in (_ROOT / folder).rglob("*") if path.suffix in _SUFFIXES)
-    files += sorted((_ROOT / "benchmarks" / "traces").glob("*.xz"))
-    files += [Path(__file__).with_name(f"{name}.py") for name in ("fleet", "runs", "scenarios")]
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(_ROOT)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
+    return digest.code("autoscaler", *(f"benchmarks/autoscale/{name}.py" for name in ("fleet", "runs", "scenarios")))
 
 
 def _prefill(plans: Iterable[Plan]) -> list[tuple[float, PoolReport]]:

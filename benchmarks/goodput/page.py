@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.goodput.setups import GPUS, KV_TOKENS, MODEL, PREFILL_STEP_TOKENS
+from benchmarks.goodput.setups import GPUS, KV_TOKENS, MODEL, PREFILL_STEP_TOKENS, code
 from benchmarks.goodput.sweep import Curve, Workload
 from simulation.goodput import SHARE, TAIL, WARM_UP
 from simulation.svg import Line, Plot, cdf
@@ -30,7 +30,8 @@ def write(path: Path, found: Sequence[tuple[Workload, Found]], seed: int) -> Non
 def _intro(seed: int) -> str:
     return f"""# Goodput
 
-Written by `make goodput`, with seed {seed}: on any machine the same numbers. Everything here is simulated: the production router, queue
+Written by `make goodput`, with seed {seed}: on any machine the same numbers, of the code with the digest `{code()}`
+(`benchmarks/goodput/setups.py: code`). Everything here is simulated: the production router, queue
 and policies and the workers' admission on a virtual clock, around the simulated engine, whose scheduler is compared with vLLM's own
 elsewhere (docs/simulator.md). {GPUS} workers of one GPU each, step times `{MODEL}`, room for {KV_TOKENS:,} tokens of KV each,
 {PREFILL_STEP_TOKENS} tokens per step of a prefill worker, 200 Gb/s between workers. Requests are promised what stands over each table.

@@ -18,8 +18,8 @@ from simulation.goodput import Outcome, outcome
 
 
 class Runs:
-    """``results`` are kept in a folder, one file per run: a sweep that was stopped goes on where it was. They do not know of code that
-    has changed since; ``fresh`` ignores what is there."""
+    """``results`` are kept in a folder, one file per run: a sweep that was stopped goes on where it was, and begins anew where
+    code has changed since; ``fresh`` ignores what is there."""
 
     def __init__(self, folder: Path, processes: int, *, fresh: bool = False) -> None:
         """With 0 processes, in this one."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks import digest
 from core.worker import Role
 from engine.performance.registry import kv_bytes_per_token, step_model_by_name
 from engine.sim_config import SimulatedEngineConfig
@@ -82,8 +83,14 @@ class Run(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """The same for the same run, in every process."""
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:20]
+        """The same for the same run, in every process. All code is part of it, constants and traces too, so that outcomes of one version
+        are never held against those of another."""
+        return hashlib.sha256(msgspec.json.encode(self) + code().encode()).hexdigest()[:20]
+
+
+def code() -> str:
+    """Of all that decides a run's outcome: another name for every version."""
+    return digest.code(*(f"benchmarks/goodput/{name}.py" for name in ("setups", "runs")))
 
 
 @cache

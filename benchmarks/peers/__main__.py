@@ -31,7 +31,8 @@ from simulation.record import Record
 from simulation.traces import Trace, TraceRequest, azure, mooncake
 
 SETTLE_S = 3.0
-"""Between ready and the first request: workers are known before what they publish is subscribed to."""
+"""Between ready and the first request: workers are known before what they publish is subscribed to, and Baton's tell of themselves every
+``slowdown`` times 0.3 seconds."""
 HEAD = "| system | good requests | TTFT p50 / p90 / p99 s | TPOT p50 / p90 / p99 ms | late TTFT, TPOT, both | failed |"
 
 
@@ -53,7 +54,7 @@ def main() -> None:
         if arguments.only and not name.lower().startswith(arguments.only):
             continue
         with _said(name), start() as url:
-            time.sleep(SETTLE_S)
+            time.sleep(SETTLE_S + 0.6 * fleet.slowdown)
             _warm_up(url, fleet)
             records = asyncio.run(drive(url, "demo", trace, slowdown=fleet.slowdown, vocab_size=VOCAB_SIZE))
         print(_row(name, outcome(records, objective)), flush=True)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from core.config import RouterConfig
 from core.step_model import StepModel
 from deploy.demo_model import VOCAB_SIZE
 from engine.performance.registry import kv_bytes_per_token, step_model_by_name
@@ -17,6 +18,9 @@ from engine.performance.registry import kv_bytes_per_token, step_model_by_name
 @dataclass(frozen=True)
 class Fleet:
     """Simulated workers, slowed down ``slowdown`` times. ``timing`` names step times; docs/simulator.md lists them.
+
+    Baton is told so (``engine.simulated.slowdown``): its routers' clocks and constants are as slow as the engines. Dynamo's mocker is given
+    longer steps and slower links; its router's constants, if it has any in seconds, are the wall's.
 
     Dynamo's mocker looks prefill times up by tokens alone, without what they attend to, so the square term is left out for both.
     """
@@ -34,17 +38,22 @@ class Fleet:
 
     @property
     def step(self) -> StepModel:
-        """As slow as they are run."""
-        model = step_model_by_name(self.timing)
-        slowed = {name: value * self.slowdown for name, value in msgspec.structs.asdict(model).items()}
-        return StepModel(**{**slowed, "prefill_square_s": 0.0})
+        """In the engines' own seconds."""
+        return msgspec.structs.replace(step_model_by_name(self.timing), prefill_square_s=0.0)
+
+    @property
+    def slowed(self) -> StepModel:
+        """In the wall's."""
+        return StepModel(**{name: value * self.slowdown for name, value in msgspec.structs.asdict(self.step).items()})
 
     @property
     def kv_bytes_per_token(self) -> int:
         return kv_bytes_per_token(self.timing)
 
     def baton_args(self, model: Path, policy: str, ttft_s: float, tpot_s: float) -> dict[str, Any]:
-        """What differs from the demo's configuration. Objectives are the client's, so they are slowed down, too."""
+        """What differs from the demo's configuration. All in the engines' seconds but what is between processes."""
+        pulse_s = RouterConfig().heartbeat_s * self.slowdown
+        pool = {"num_cpus": 0.05, "silence_timeout_s": 600.0, "stall_timeout_s": 600.0}
         simulated = {
             "timing": {"type": "polynomial", **msgspec.structs.asdict(self.step)},
             "vocab_size": VOCAB_SIZE,
@@ -55,18 +64,19 @@ class Fleet:
             "max_num_seqs": self.max_num_seqs,
             "max_num_batched_tokens": self.max_num_batched_tokens,
             "kv_bytes_per_token": self.kv_bytes_per_token,
-            "link_gbps": self.link_gbps / self.slowdown,
+            "link_gbps": self.link_gbps,
+            "slowdown": self.slowdown,
         }
         engine_args = {"max_model_len": self.max_model_len, "enforce_eager": True, "dtype": "float32"}
         return {
             "model": str(model),
             "served_model_name": "demo",
             "engine": {"kind": "simulated", "args": engine_args, "simulated": simulated},
-            "prefill": {"count": self.prefill, "num_cpus": 0.05},
-            "decode": {"count": self.decode, "num_cpus": 0.05},
-            "kv_transfer": {"backend": "simulated", "lease_s": 30.0 * self.slowdown},
-            "router": {"num_cpus": 0.2, "policy": policy},
-            "objectives": {"ttft_s": ttft_s * self.slowdown, "tpot_s": tpot_s * self.slowdown},
+            "prefill": {"count": self.prefill, **pool},
+            "decode": {"count": self.decode, **pool},
+            "kv_transfer": {"backend": "simulated", "lease_s": 30.0},
+            "router": {"num_cpus": 0.2, "policy": policy, "heartbeat_s": pulse_s, "worker_timeout_s": 10 * pulse_s},
+            "objectives": {"ttft_s": ttft_s, "tpot_s": tpot_s},
         }
 
     def mocker_args(self, profile: Path) -> list[str]:
@@ -84,7 +94,7 @@ class Fleet:
 
     def write_profile(self, path: Path) -> None:
         """The same step times as a table in the mocker's form (npz): it goes in straight lines between the points."""
-        step = self.step
+        step = self.slowed
         tokens = np.array([1.0, self.max_num_batched_tokens, self.max_model_len])
         held = np.linspace(0.0, self.num_blocks * self.block_size_tokens, 64)
         # The batch is what is held over the context of one: close together where that bends.

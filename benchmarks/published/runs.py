@@ -1,4 +1,5 @@
-"""Simulations and their results, kept in a file: what is known is not simulated again, and what was stopped goes on where it was."""
+"""Simulations and their results, kept in a file: what is known of this code is not simulated again, and what was stopped goes on
+where it was."""
 
 from __future__ import annotations
 
@@ -10,8 +11,14 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks import digest
 from benchmarks.published.deployment import Deployment
 from benchmarks.published.load import Means, simulate
+
+
+def code() -> str:
+    """Of all that decides a result: another name for every version."""
+    return digest.code(*(f"benchmarks/published/{name}.py" for name in ("deployment", "load", "pace")))
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -31,7 +38,7 @@ class Runs:
 
     def of(self, deployment: Deployment) -> Means:
         """Known, or simulated now: from less than a second to some minutes."""
-        key = hashlib.sha256(msgspec.json.encode(deployment)).hexdigest()[:20]
+        key = hashlib.sha256(msgspec.json.encode((deployment, code()))).hexdigest()[:20]
         if key not in self._known:
             self._known[key] = simulate(deployment)
             if self._path is not None:

@@ -8,7 +8,7 @@ from statistics import mean
 
 from benchmarks.real_stack.comparison import Comparison
 from benchmarks.real_stack.real import Measured
-from benchmarks.real_stack.runs import Found
+from benchmarks.real_stack.runs import Found, code
 from simulation.goodput import Outcome
 
 _WITHIN = 0.1
@@ -20,7 +20,7 @@ Policies are compared on a virtual clock (`make goodput`). This page asks whethe
 `baton up` with {routers} routers, {prefill} prefill and {decode} decode workers under Ray, Ray Serve's HTTP in front, tokeniser, CURVE
 sockets and all, on {cpus} CPU cores. Only the engines are simulated, by the code and with the step times that the virtual clock drives.
 
-`{command}`; written by that command.
+`{command}`; written by that command, with the code whose digest is `{code}` (`benchmarks/real_stack/runs.py: code`).
 
 - Both are given the same requests: the first {requests} of `{trace}` with prompts of at most {longest_tokens:,} tokens, {warm_up}
   more before them that are not counted, and the same promise: TTFT {ttft_s:g} s and TPOT {tpot_ms:g} ms. Good is who got both; refused
@@ -45,6 +45,7 @@ def page(comparison: Comparison, found: Sequence[Found], command: str, cpus: int
             seeds=len(found[0].virtual),
             cpus=cpus,
             command=command,
+            code=code(),
         ),
         _verdict(comparison, found),
         *(_rate(rate, index, found) for index, rate in enumerate(comparison.rates)),

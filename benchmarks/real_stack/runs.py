@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from benchmarks import digest
 from benchmarks.real_stack import real, virtual
 from benchmarks.real_stack.comparison import Comparison
 from simulation.goodput import Outcome
@@ -34,10 +35,20 @@ class Found(msgspec.Struct, frozen=True):
         return any(measured.others_cpu > _OTHERS for measured in self.real)
 
 
+def code() -> str:
+    """Of all that both sides run: another name for every version."""
+    ours = (f"benchmarks/real_stack/{name}.py" for name in ("comparison", "real", "runs", "virtual"))
+    return digest.code("deploy", *ours, "benchmarks/peers/drive.py", "benchmarks/servers.py", "benchmarks/goodput/setups.py")
+
+
+def key(comparison: Comparison, policy: str, seeds: Sequence[int]) -> str:
+    """The same for the same policy of a comparison, in every process, of the same code."""
+    return hashlib.sha256(msgspec.json.encode((comparison, policy, seeds, code()))).hexdigest()[:20]
+
+
 def find(comparison: Comparison, policy: str, seeds: Sequence[int], model: Path, folder: Path, *, patient: bool) -> Found:
     """Known, or computed and measured. ``patient``: waits for a quiet machine, and measures again what was disturbed all the same."""
-    name = hashlib.sha256(msgspec.json.encode((comparison, policy, seeds))).hexdigest()[:20]
-    file = folder / f"{name}.json"
+    file = folder / f"{key(comparison, policy, seeds)}.json"
     if file.exists():
         known = msgspec.json.decode(file.read_bytes(), type=Found)
         if not (patient and known.disturbed):

@@ -1,4 +1,4 @@
-"""Asking other processes over HTTP, on the controller's loop."""
+"""Asking other processes over HTTP, on the loop of whoever asks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Http:
         self._headers = dict(headers or {})
         self._session: aiohttp.ClientSession | None = None
 
-    async def get(self, url: str) -> str:
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> str:
         """The body of an answer with status 200."""
-        return await self._ask("GET", url, None)
+        return await self._ask("GET", url, None, headers)
 
     async def post(self, url: str, form: Mapping[str, str]) -> str:
         """Likewise. For what is too long for an address."""
@@ -32,12 +32,12 @@ class Http:
             await self._session.close()
             self._session = None
 
-    async def _ask(self, method: str, url: str, form: Mapping[str, str] | None) -> str:
+    async def _ask(self, method: str, url: str, form: Mapping[str, str] | None, headers: Mapping[str, str] | None = None) -> str:
         if self._session is None:
             # Not the proxies of the environment: what is asked is inside of the cluster.
             self._session = aiohttp.ClientSession(timeout=self._timeout, headers=self._headers, trust_env=False)
         try:
-            async with self._session.request(method, url, data=form, allow_redirects=False) as answer:
+            async with self._session.request(method, url, data=form, headers=headers, allow_redirects=False) as answer:
                 body = await answer.content.read(_MOST_BYTES)
                 while more := await answer.content.read(_MOST_BYTES):
                     body += more

@@ -9,7 +9,7 @@ _NEWEST = 101
 
 
 class Extra:
-    """The running median of ``happened - predicted``, so that neither a stall nor a lucky one moves it. 0 before there are some."""
+    """The newest of ``happened - predicted``, so that neither a stall nor a lucky one moves what most are. 0 before there are some."""
 
     def __init__(self, enough: int = 10) -> None:
         self._enough = enough
@@ -17,7 +17,7 @@ class Extra:
         self._ordered: list[float] = []
 
     def observe(self, predicted_s: float, happened_s: float) -> None:
-        """``predicted_s`` without what ``seconds`` would have added to it, or it would chase its own tail."""
+        """``predicted_s`` without what ``late_s`` adds to it, or it would chase its own tail."""
         off_s = happened_s - predicted_s
         self._newest.append(off_s)
         insort(self._ordered, off_s)
@@ -26,10 +26,5 @@ class Extra:
 
     @property
     def late_s(self) -> float:
-        """What nine in ten do not exceed; at least ``seconds``."""
+        """What nine in ten do not exceed; below 0 where predictions are too long."""
         return self._ordered[len(self._ordered) * 9 // 10] if len(self._ordered) >= self._enough else 0.0
-
-    @property
-    def seconds(self) -> float:
-        """To be added to a prediction; below 0 where predictions are too long."""
-        return self._ordered[len(self._ordered) // 2] if len(self._ordered) >= self._enough else 0.0

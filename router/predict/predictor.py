@@ -65,10 +65,6 @@ class Predictor:
         """So many tokens or fewer will still come in that part of such cases."""
         return self._lengths.quantile(part, model, tenant, prompt_tokens, max_tokens, emitted)
 
-    def ttft_s(self, role: Role, predicted_s: float) -> float:
-        """A policy's time to first token with what experience adds to it: hops, rounds of the loop, a model that errs."""
-        return max(0.0, predicted_s + self._extra[role].seconds)
-
     def ttft_late_s(self, role: Role, promised_s: float) -> float:
         """By how much nine in ten first tokens of workers with this role are later than a policy's prediction, at most. Never more than a
         quarter of what is promised: after a bad minute everybody would be refused, and nothing better learnt."""
@@ -87,10 +83,10 @@ class Predictor:
     # -- told ----------------------------------------------------------------------------------------------------------
 
     def observe_first_token(self, role: Role, predicted_s: float | None, happened_s: float) -> None:
-        """The first token came, from a worker with this role. ``predicted_s`` is the policy's own, without ``ttft_s``."""
+        """The first token came, from a worker with this role. ``predicted_s`` is the policy's own, the one it decided by."""
         if predicted_s is None or not math.isfinite(predicted_s):
             return
-        self.errors.observe(Quantity.TTFT, self.ttft_s(role, predicted_s), happened_s, role)
+        self.errors.observe(Quantity.TTFT, predicted_s, happened_s, role)
         self._extra[role].observe(predicted_s, happened_s)
 
     def observe_queue(self, role: Role, predicted_s: float | None, happened_s: float) -> None:

@@ -17,7 +17,8 @@ DEFAULT_BUDGET_BLOCKS = 2_000_000
 class PrefixIndex:
     """``budget_blocks`` bounds the memory, about 150 bytes a block; a block on three workers counts three times.
 
-    Beyond it the blocks told of longest ago go first, those that were part of a hit since they were last considered excepted. Their
+    Beyond it the blocks told of longest ago go first, those that were part of a hit since they were last considered excepted; of those
+    told of at once the last, as in engines: a prompt without its end is worth most of it, one without its beginning nothing. Their
     workers seem to have less then than they have.
     """
 
@@ -25,7 +26,7 @@ class PrefixIndex:
         self._budget = budget_blocks
         self._blocks = 0
         self._holders: dict[BlockKey, int] = {}
-        """Oldest first. Never 0."""
+        """Those to go first are first. Never 0."""
         self._keys: dict[WorkerId, set[BlockKey]] = {}
         self._bits: dict[WorkerId, int] = {}
         self._workers: dict[int, WorkerId] = {}
@@ -39,11 +40,13 @@ class PrefixIndex:
         return self._blocks
 
     def stored(self, worker: WorkerId, keys: Sequence[BlockKey]) -> None:
-        """The worker has these now; it may have had some before."""
+        """The worker has these now, in the order of their prompts; it may have had some before. For whomever they were known, they are
+        new again."""
         bit = self._bits.get(worker) or self._enter(worker)
         holders = self._holders
-        for key in keys:
-            mask = holders.get(key)
+        take = holders.pop
+        for key in reversed(keys):
+            mask = take(key, None)
             holders[key] = bit if mask is None else mask | bit  # mostly the worker's one object, so that an entry costs no integer
         held = self._keys[worker]
         before = len(held)

@@ -255,6 +255,8 @@ async def test_what_cannot_be_kept_is_refused_early() -> None:
             assert "the first token would come after" in message
             assert "0.001 s is promised" in message
             assert f"try again in {wait_s} s" in message
+            why = (await client.get(f"/v1/baton/decisions/{refused.headers['x-baton-request']}")).json()["decisions"]
+            assert [(part["outcome"], len(part["decisions"])) for part in why] == [("failed", 1)]
         assert (await complete(client, "in time", x_baton_ttft_s="30")).status_code == 200
         assert (await complete(client, "whenever")).status_code == 200
         await server.nothing_left()

@@ -181,6 +181,21 @@ async def test_sixty_streams_at_once_are_sixty_streams_alone(cluster: Cluster, c
     assert all(count > 0 for count in had.values()), had
 
 
+async def test_any_router_tells_why(cluster: Cluster, client: openai.AsyncOpenAI) -> None:
+    """Of a request that one of them had."""
+    answer = await client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=4)
+    had: dict[str, str] = {}
+
+    def both_asked() -> bool:
+        told = httpx.get(f"{cluster.url}/v1/baton/decisions/{answer.id}", timeout=30.0)  # each time whichever router Serve likes
+        assert told.status_code == 200, told.text
+        had[told.headers["x-baton-router"]] = told.json()["router"]
+        return len(had) == cluster.routers
+
+    eventually(both_asked, 60.0, "every router was asked")
+    assert len(set(had.values())) == 1, had
+
+
 async def test_refusals_are_the_apis_own(client: openai.AsyncOpenAI) -> None:
     """An unknown model is a 404, a bad value a 400 that names it, a prompt that is too long a 400."""
     with pytest.raises(openai.NotFoundError, match="no-such-model"):

@@ -207,7 +207,7 @@ class Cluster:
         )
 
     def timeline(self, request_id: str) -> list[dict[str, Any]]:
-        """What happened to a request; only the router that had it can tell."""
+        """What happened to a request; any router can tell, once it has begun."""
         answers: list[list[dict[str, Any]]] = []
 
         def asked() -> bool:

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.goodput import page
 from benchmarks.goodput.__main__ import WORKLOADS
 from benchmarks.goodput.runs import Runs
-from benchmarks.goodput.setups import Run, Setup, spec
+from benchmarks.goodput.setups import Run, Setup, code, spec
 from benchmarks.goodput.sweep import Sweep, Workload, quick
 from simulation.goodput import Objective
 
@@ -72,3 +72,12 @@ def test_a_run_is_named_by_all_that_it_depends_on():
         for seed in (1, 2)
     ]
     assert len({run.key for run in runs}) == len(runs)
+
+
+def test_other_code_is_another_run(monkeypatch, written):
+    """Whatever decides an outcome: outcomes that an older version left are not taken for this one's. The page says which it was."""
+    run = Run(Setup("baton", 8), "azure_code", 40, 1.0, Objective(2.0, 0.1))
+    before = run.key
+    assert f"`{code()}`" in (written[0] / "goodput.md").read_text()
+    monkeypatch.setattr("benchmarks.digest.code", lambda *besides: "other")
+    assert run.key != before

@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from benchmarks.peers.drive import drive, prompt_of
 from benchmarks.peers.fleet import Fleet
+from core.config import BatonConfig, RouterConfig
 from engine.sim_config import SimulatedEngineConfig
 from simulation.traces import Trace, TraceRequest
 
@@ -34,7 +35,7 @@ def test_both_have_the_same_step_times(tmp_path, batch: int, context: int) -> No
     """What the mocker reads from its table, in straight lines, is within 1 % of what Baton's engines are configured with."""
     FLEET.write_profile(tmp_path / "profile.npz")
     table = np.load(tmp_path / "profile.npz")
-    step, tokens = FLEET.step, batch * context
+    step, tokens = FLEET.slowed, batch * context
     prefill_ms = np.interp(tokens, table["prefill_isl"], table["prefill_ttft_ms"])
     if tokens <= FLEET.max_model_len:
         assert prefill_ms == pytest.approx(1000 * step.prefill_s(tokens, 0, FLEET.max_model_len), rel=0.01)
@@ -44,12 +45,19 @@ def test_both_have_the_same_step_times(tmp_path, batch: int, context: int) -> No
 
 
 def test_everything_is_slowed_alike(tmp_path) -> None:
-    """Steps, links and objectives."""
+    """The mocker's steps and links are; Baton is told how slow time is, engines and routers alike, and everything else is as it would be on
+    time: steps, links, leases and promises."""
     fast, slow = Fleet("h100-llama-3.1-8b-tp1", 1.0, 1, 1), Fleet("h100-llama-3.1-8b-tp1", 10.0, 1, 1)
-    assert slow.step.prefill_s(1000, 0, 8192) == pytest.approx(10 * fast.step.prefill_s(1000, 0, 8192))
-    args = slow.baton_args(tmp_path, "baton", 0.5, 0.02)
-    assert args["engine"]["simulated"]["link_gbps"] == fast.link_gbps / 10
-    assert args["objectives"] == {"ttft_s": 5.0, "tpot_s": 0.2}
+    assert slow.slowed.prefill_s(1000, 0, 8192) == pytest.approx(10 * fast.slowed.prefill_s(1000, 0, 8192))
+    args, at_once = (fleet.baton_args(tmp_path, "baton", 0.5, 0.02) for fleet in (slow, fast))
+    config = BatonConfig.model_validate(args)
+    assert config.engine.slowdown == 10.0
+    assert config.router.heartbeat_s == 10 * RouterConfig().heartbeat_s
+    assert args["engine"]["simulated"].pop("slowdown") == 10 * at_once["engine"]["simulated"].pop("slowdown")
+    assert [args[part] for part in ("engine", "kv_transfer", "objectives")] == [
+        at_once[part] for part in ("engine", "kv_transfer", "objectives")
+    ]
+    assert args["objectives"] == {"ttft_s": 0.5, "tpot_s": 0.02}
     bandwidth = slow.mocker_args(tmp_path)[slow.mocker_args(tmp_path).index("--kv-transfer-bandwidth") + 1]
     assert float(bandwidth) == 200 / 8 / 10
 
