@@ -64,8 +64,10 @@ class BlockPool:
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         self._holders = [0] * num_blocks
-        # First out first: blocks without a known content, then those that were not needed for longest.
-        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))
+        self._empty = list(range(num_blocks - 1, -1, -1))
+        """Free blocks without a known content: taken first, the last of them before all."""
+        self._cached: OrderedDict[int, None] = OrderedDict()
+        """The other free ones: taken after those, those first that were not needed for longest."""
         self._hash_of: dict[int, BlockHash] = {}
         self._blocks_of: dict[BlockHash, int | dict[int, None]] = {}
         """One block, or all copies of a content, oldest first: as in vLLM, prompts computed at the same time are not made to share."""
@@ -73,7 +75,7 @@ class BlockPool:
 
     @property
     def free_blocks(self) -> int:
-        return len(self._free)
+        return len(self._empty) + len(self._cached)
 
     @property
     def has_events(self) -> bool:
@@ -92,19 +94,20 @@ class BlockPool:
 
     def fits(self, found: Sequence[int], new: int) -> bool:
         """Whether ``found`` blocks can be held and ``new`` ones taken at the same time."""
-        return new + sum(1 for block in found if not self._holders[block]) <= len(self._free)
+        return new + sum(1 for block in found if not self._holders[block]) <= self.free_blocks
 
     def hold(self, found: Sequence[int]) -> None:
         """Adds a holder to blocks with known content."""
         for block in found:
-            self._free.pop(block, None)
+            self._cached.pop(block, None)
             self._holders[block] += 1
 
     def take(self, count: int) -> list[int] | None:
         """Gives ``count`` free blocks to a new holder and forgets their content; None, and no change, where there are fewer."""
-        if count > len(self._free):
+        if count > self.free_blocks:
             return None
-        taken = [self._free.popitem(last=False)[0] for _ in range(count)]
+        empty = self._empty
+        taken = [empty.pop() if empty else self._cached.popitem(last=False)[0] for _ in range(count)]
         removed: list[BlockHash] = []
         for block in taken:
             self._holders[block] = 1
@@ -121,9 +124,10 @@ class BlockPool:
         for block in reversed(blocks):  # the end of a prompt is of less use to others than its beginning
             self._holders[block] -= 1
             if not self._holders[block]:
-                self._free[block] = None
-                if block not in self._hash_of:
-                    self._free.move_to_end(block, last=False)
+                if block in self._hash_of:
+                    self._cached[block] = None
+                else:
+                    self._empty.append(block)
 
     def store(self, blocks: Sequence[int], stored: BlocksStored) -> None:
         """Makes held, full ``blocks`` findable; of copies the oldest is found."""
@@ -140,7 +144,7 @@ class BlockPool:
 
     def clear(self) -> bool:
         """Forgets every content. False, and no change, while any block is held."""
-        if len(self._free) < self.num_blocks:
+        if self.free_blocks < self.num_blocks:
             return False
         self._hash_of.clear()
         self._blocks_of.clear()

@@ -49,18 +49,19 @@ class _Place:
     model: StepModel
     budget: int
     """Tokens per step."""
-    most_s: float
-    """What a step is longer by, if prompts fill it."""
     cached: int
     """Tokens of the prompt that need not be computed there. The last one always is."""
-    context: float
-    """Tokens that each of the requests there has, on average."""
-    free: float
-    """The part of its time that it is expected to have for answers."""
+    share: float
+    """The part of its pool's time that prompts have had lately."""
     load: Loading
     """What it takes until the request's adapter is there."""
     steps: dict[int, _Steps]
     """By the size of the batch."""
+
+    @property
+    def most_s(self) -> float:
+        """What a step is longer by, if prompts fill it."""
+        return self.model.prefill_s(self.budget, 0, self.budget)
 
 
 @dataclass(slots=True)
@@ -76,15 +77,26 @@ class _Prompt:
     """By how much it makes one step of theirs longer."""
     stalled_s: float
     """What all of them, together, lose by it."""
-    breaks: float = 0.0
-    """Promises given to others that it probably breaks."""
-    unforeseen: float = 0.0
-    """What it breaks beyond that: nobody knows who will be handed over behind it, and has to wait for it."""
     load: Loading = NOTHING_TO_LOAD
+    comes: float = 0.0
+    """So many others are handed over there per second; 0, too, where nobody looks at what it breaks."""
 
 
 _KEPT = _Prompt(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 """One that is computed already."""
+
+
+@dataclass(slots=True)
+class _Harm:
+    """What a prompt does to others' promises."""
+
+    breaks: float = 0.0
+    """Of those that are known, so many it probably breaks."""
+    unforeseen: float = 0.0
+    """What it breaks beyond that: nobody knows who will be handed over behind it, and has to wait for it."""
+
+
+_NO_HARM = _Harm()
 
 
 @dataclass(slots=True)
@@ -139,6 +151,7 @@ class Pricing:
         self._output = max(1.0, ask.expected_tokens)
         self._places: dict[WorkerId, _Place] = {}
         self._prompts: dict[WorkerId, _Prompt] = {}
+        self._harms: dict[WorkerId, _Harm] = {}
         self._decodings_s: dict[WorkerId, float] = {}
         lengths = [tokens - 1.0 for tokens in ask.likely_tokens] or [self._output]
         self._per_token = [1.0 / max(1.0, length) for length in lengths]
@@ -159,7 +172,7 @@ class Pricing:
         takers = [worker for worker, seen in self._view.items() if seen.card.role is Role.PREFILL] or list(self._view)
         if everywhere and self._ask.tpot_s is None and len(takers) < len(self._view):
             others = [worker for worker, seen in self._view.items() if seen.card.role is not Role.PREFILL]
-            takers += [worker for worker in others if not self._prompt(worker).breaks]
+            takers += [worker for worker in others if not self._harm(worker).breaks]
         places = [self._place(worker) for worker in takers]
         speed = sum(place.budget / max(1e-9, place.most_s) for place in places)
         return min(self._prompt(worker).total_s for worker in takers) + ahead_tokens / speed
@@ -182,13 +195,8 @@ class Pricing:
         prefill_s = stall_s + steps * beside_s if decoding else alone_s
         queue_s = self._queue_s(seen, model, beside_s) + beside_s / 2  # on average half of the step under way is left
         total_s = queue_s + place.load.own_s + prefill_s
-        first = _Prompt(queue_s, prefill_s, total_s, stall_s, stall_s / steps, decoding * stall_s, load=place.load)
-        if self._counts_misses and stall_s > 0.0:
-            comes = self._handed.mean(seen.card.role, self._view, ask.now_s)
-            first.breaks = self._broken_by_prompt(place, first, comes)
-            if comes and ask.tpot_s is not None:
-                first.unforeseen = _UNFORESEEN * min(1.0, stall_s / _LONG_S)
-        return first
+        comes = self._handed.mean(seen.card.role, self._view, ask.now_s) if self._counts_misses and stall_s > 0.0 else 0.0
+        return _Prompt(queue_s, prefill_s, total_s, stall_s, stall_s / steps, decoding * stall_s, place.load, comes)
 
     def _queue_s(self, seen: WorkerView, model: StepModel, beside_s: float) -> float:
         """Until all that is ahead there has been computed; what of the first prompt is done is known by the clock."""
@@ -203,8 +211,20 @@ class Pricing:
         head_s = total_s * books.head_tokens / ahead
         return total_s - min(head_s, self._ask.now_s - books.head_since_s)
 
-    def _broken_by_prompt(self, place: _Place, first: _Prompt, comes: float) -> float:
-        """How many others break their promises if this prompt is computed there, where so many per second are handed over.
+    def _harm(self, worker: WorkerId) -> _Harm:
+        """Of the prompt computed there. Asked for the few best only: it takes longer than all else of a worker."""
+        found = self._harms.get(worker)
+        if found is None:
+            first = self._prompt(worker)
+            found = _NO_HARM
+            if self._counts_misses and first.stall_s > 0.0:
+                unforeseen = _UNFORESEEN * min(1.0, first.stall_s / _LONG_S) if first.comes and self._ask.tpot_s is not None else 0.0
+                found = _Harm(self._broken_by_prompt(self._place(worker), first), unforeseen)
+            self._harms[worker] = found
+        return found
+
+    def _broken_by_prompt(self, place: _Place, first: _Prompt) -> float:
+        """How many others break their promises if this prompt is computed there.
 
         One that makes no step longer than all that decode there can bear breaks none of theirs, however many steps it takes. But those
         that are handed over there meanwhile are not let in before it is done: what of a step's tokens the running ones leave is its.
@@ -212,9 +232,9 @@ class Pricing:
         books = place.seen.books
         harmless = not books.handovers and first.step_stall_s <= books.token_slack_s
         broken = 0.0 if harmless else self._breaks(place.seen, first.stall_s)
-        if comes:
+        if first.comes:
             late = self._part_broken(place, first.queue_s + first.stall_s) - self._part_broken(place, first.queue_s)
-            broken += comes * first.stall_s * late
+            broken += first.comes * first.stall_s * late
         return broken
 
     def _part_broken(self, place: _Place, stall_s: float) -> float:
@@ -261,13 +281,16 @@ class Pricing:
 
     def _steps(self, place: _Place, batch: int) -> _Steps:
         """Beside so many others. However many prompts come, a step computes no more of them than its budget."""
-        model, context = place.model, int(place.context * batch)
+        model, seen, most_s = place.model, place.seen, place.most_s
+        # Prompts of its own, or of its pool where those are more, as prompts go to whoever of the pool has least to do.
+        free = 1.0 - min(_BUSY_AT_MOST, max(place.share, self._share.of(place.worker, self._ask.now_s)))
+        context = int(seen.decode_context_tokens / seen.decoding * batch) if seen.decoding else 0
         alone_s = model.decode_s(batch + 1, context + self._ask.prompt_tokens + int(self._output / 2))
         before_s = model.decode_s(batch, context)
-        before_s = min(before_s / place.free, before_s + place.most_s)
-        step_s = min(alone_s / place.free, alone_s + place.most_s)
+        before_s = min(before_s / free, before_s + most_s)
+        step_s = min(alone_s / free, alone_s + most_s)
         slower_s = self._output * (step_s - before_s)
-        breaks = self._breaks(place.seen, slower_s)
+        breaks = self._breaks(seen, slower_s)
         return _Steps(batch, step_s, alone_s, slower_s, breaks, self._output * step_s + batch * slower_s + _MISS_S * breaks)
 
     def _breaks(self, seen: WorkerView, stall_s: float) -> float:
@@ -284,7 +307,7 @@ class Pricing:
         """The price of one plan."""
         ask, place = self._ask, self._place(plan.decode)
         kept = plan.prefill == ask.keeper
-        first = _KEPT if kept else self._prompt(plan.prefill)
+        first, harm = (_KEPT, _NO_HARM) if kept else (self._prompt(plan.prefill), self._harm(plan.prefill))
         transfer_s = 0.0
         if plan.is_split:
             missing = ask.prompt_tokens - place.cached
@@ -300,7 +323,7 @@ class Pricing:
             tpot_s, handover_s = step_s, 0.0
         slow = self._chance_slow(step_s, handover_s) if plan.is_split else self._chance_held_up(place, tpot_s)
         miss = 1.0 - (1.0 - self._chance_late(plan.prefill, ttft_s, kept)) * (1.0 - slow)
-        breaks = first.breaks + there.breaks
+        breaks = harm.breaks + there.breaks
         breaks += self._breaks(place.seen, (later if plan.is_split else first.load).own_s)
         terms = (
             first.queue_s,
@@ -310,7 +333,7 @@ class Pricing:
             admit_s,
             self._output * step_s,
             there.batch * there.slower_s + first.stalled_s,
-            _MISS_S * (miss + breaks + first.unforeseen),
+            _MISS_S * (miss + breaks + harm.unforeseen),
         )
         cost = sum(terms) if not self._without else sum(s for name, s in zip(TERMS, terms, strict=True) if name not in self._without)
         return Priced(plan, cost, terms, ttft_s, tpot_s, 1.0 - miss, breaks, there.alone_s, first.stall_s)
@@ -348,15 +371,12 @@ class Pricing:
         return found
 
     def _new_place(self, worker: WorkerId, seen: WorkerView) -> _Place:
-        ask, now = self._ask, self._ask.now_s
+        ask = self._ask
         model, budget = self._predictions.step_model(seen), seen.card.facts.max_num_batched_tokens
-        # Its own prompts, or its pool's where those are more, as prompts go to whoever of the pool has least to do.
-        busy = max(self._share.mean(seen.card.role, self._view, now), self._share.of(worker, now))
+        share = self._share.mean(seen.card.role, self._view, ask.now_s)
         cached = 0 if "prefix" in self._without else min(ask.hits.get(worker, 0), ask.prompt_tokens - 1)
-        context = seen.decode_context_tokens / seen.decoding if seen.decoding else 0.0
         load = NOTHING_TO_LOAD if "load" in self._without else loading(ask, worker, seen)
-        most_s, free = model.prefill_s(budget, 0, budget), 1.0 - min(_BUSY_AT_MOST, busy)
-        return _Place(worker, seen, model, budget, most_s, cached, context, free, load, {})
+        return _Place(worker, seen, model, budget, cached, share, load, {})
 
 
 def _chance(predicted_s: float, promised_s: float) -> float:

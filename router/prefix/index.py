@@ -29,6 +29,8 @@ class PrefixIndex:
         self._keys: dict[WorkerId, set[BlockKey]] = {}
         self._bits: dict[WorkerId, int] = {}
         self._workers: dict[int, WorkerId] = {}
+        self._taken = 0
+        """All their bits."""
         self._used: set[BlockKey] = set()
         """Part of a hit since they were last considered. Kept only when the budget is nearly spent."""
 
@@ -75,6 +77,7 @@ class PrefixIndex:
             return
         bit, holders = self._bits.pop(worker), self._holders
         del self._workers[bit]
+        self._taken ^= bit
         self._blocks -= len(held)
         for key in held:
             mask = holders[key] ^ bit
@@ -125,10 +128,8 @@ class PrefixIndex:
 
     def _enter(self, worker: WorkerId) -> int:
         """The lowest bit that is free: masks stay as short as there are workers."""
-        taken = 0
-        for each in self._workers:
-            taken |= each
-        bit = ~taken & (taken + 1)
+        bit = ~self._taken & (self._taken + 1)
+        self._taken |= bit
         self._bits[worker], self._workers[bit], self._keys[worker] = bit, worker, set()
         return bit
 
