@@ -14,7 +14,7 @@ from router.entry import Entry
 from router.foresight import Foresight
 from router.plan import Ask, Decision, Scored, View, WorkerView
 from router.room import no_room_to_prefill
-from router.waiting import Rank, Waiting
+from router.waiting import UNKNOWN, Rank, Waiting
 from router.waiting_room import WaitingRoom
 from router.workers import Workers
 
@@ -69,6 +69,7 @@ class Placing:
             return refused
         if self._does_harm(entry, chosen):
             entry.again_s, entry.awaited = ask.now_s + _AGAIN_S, ()
+            self._foresee(entry, ask, view)
             return e.NoRoom()
         self._room.tries(entry)
         entry.timeline.decided(ask, decision, self._clock() - entry.timeline.began_s)
@@ -95,11 +96,17 @@ class Placing:
 
     def _waits(self, entry: Entry, ask: Ask, view: View, decision: Decision) -> e.NoRoom | e.GivenUp:
         """It does, or is refused because it would for too long: then the decision that it must wait is written down."""
+        self._foresee(entry, ask, view)
         refused = self._waits_too_long(entry, ask, view)
         if refused is None:
             return e.NoRoom()
         entry.timeline.considered(ask, decision, self._clock() - entry.timeline.began_s)
         return refused
+
+    def _foresee(self, entry: Entry, ask: Ask, view: View) -> None:
+        """For its place in the queue; once, as soon as there are workers by which to tell."""
+        if entry.takes is None and entry.rank is Rank.NEW and view:
+            entry.takes = self._foresight.takes(ask, entry.service, view)
 
     def _waits_too_long(self, entry: Entry, ask: Ask, view: View) -> e.GivenUp | None:
         """Whether a new request that has to wait will do so for too long: it is refused at once, rather than when that has happened."""
@@ -108,10 +115,11 @@ class Placing:
             return None
         queue = self._room.queue
         elsewhere = sum(seen.load.others.queued_tokens for seen in some) / len(some)
-        soonest_s = self._balancer.soonest_s(ask, view, queue.tokens_ahead(ask.now_s, entry.service, elsewhere))
+        service, takes = entry.service, entry.takes or UNKNOWN
+        soonest_s = self._balancer.soonest_s(ask, view, queue.tokens_ahead(ask.now_s, service, elsewhere, takes))
         if soonest_s is None:
             return None
-        return self._given_up(entry, Predicted(soonest_s), ask.now_s, queue.longer_ahead(ask.now_s, entry.service, entry.context_tokens))
+        return self._given_up(entry, Predicted(soonest_s), ask.now_s, queue.longer_ahead(ask.now_s, service, entry.context_tokens, takes))
 
     def _refused(self, entry: Entry, ask: Ask, chosen: Scored, view: View) -> e.GivenUp | None:
         """Whether a new request, or in its place one that waits, is refused because what it is promised cannot be kept."""
