@@ -35,6 +35,7 @@ _STATUS = {
     FailKind.LOST: HTTPStatus.BAD_GATEWAY,
     FailKind.ENGINE: HTTPStatus.INTERNAL_SERVER_ERROR,
     FailKind.TIMED_OUT: HTTPStatus.GATEWAY_TIMEOUT,
+    FailKind.NEVER: HTTPStatus.BAD_REQUEST,  # which no client tries again
 }
 
 

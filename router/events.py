@@ -33,6 +33,8 @@ class FailKind(StrEnum):
     """The engine said this request cannot be done."""
     TIMED_OUT = "timed_out"
     """It took longer than any request may."""
+    NEVER = "never"
+    """What it is promised cannot be kept, now or later: its client has to ask for something else."""
 
 
 @dataclass(frozen=True, slots=True)

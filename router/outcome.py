@@ -14,6 +14,7 @@ _FAILED = {
     FailKind.LOST: Outcome.LOST,
     FailKind.ENGINE: Outcome.ENGINE,
     FailKind.TIMED_OUT: Outcome.TIMED_OUT,
+    FailKind.NEVER: Outcome.REFUSED,
 }
 _ENDED = {"finished": Outcome.FINISHED, "stopped": Outcome.STOPPED}
 WELL = frozenset(_ENDED.values())

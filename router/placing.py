@@ -9,7 +9,7 @@ from core.ids import WorkerId
 from router import events as e
 from router import instructions as i
 from router.balancer.balancer import Balancer
-from router.early_refusal import Predicted, early_refusal
+from router.early_refusal import Predicted, early_refusal, never_in_time
 from router.entry import Entry
 from router.foresight import Foresight
 from router.plan import Ask, Decision, Scored, View, WorkerView
@@ -119,11 +119,12 @@ class Placing:
         soonest_s = self._balancer.soonest_s(ask, view, queue.tokens_ahead(ask.now_s, service, elsewhere, takes))
         if soonest_s is None:
             return None
-        return self._given_up(entry, Predicted(soonest_s), ask.now_s, queue.longer_ahead(ask.now_s, service, entry.context_tokens, takes))
+        longer = queue.longer_ahead(ask.now_s, service, entry.context_tokens, takes)
+        return self._given_up(entry, ask, view, Predicted(soonest_s), longer)
 
     def _refused(self, entry: Entry, ask: Ask, chosen: Scored, view: View) -> e.GivenUp | None:
         """Whether a new request, or in its place one that waits, is refused because what it is promised cannot be kept."""
-        service, now_s = entry.service, ask.now_s
+        service = entry.service
         workers = [view[worker] for worker in (chosen.plan.prefill, chosen.plan.decode) if worker in view]
         if not service.has_objective or not self._may_be_refused(entry, workers):
             return None
@@ -131,7 +132,7 @@ class Placing:
         ttft_s = chosen.ttft_s
         if ttft_s is not None and service.ttft_s is not None:
             ttft_s += self._foresight.predictor.ttft_late_s(view[chosen.plan.prefill].card.role, service.ttft_s)
-        return self._given_up(entry, Predicted(ttft_s, chosen.tpot_s, answer_s, chosen.keeps), now_s)
+        return self._given_up(entry, ask, view, Predicted(ttft_s, chosen.tpot_s, answer_s, chosen.keeps))
 
     def _may_be_refused(self, entry: Entry, workers: Iterable[WorkerView]) -> bool:
         """New ones may, that nobody has been asked for yet and that did not come while there was nobody. And only by predictions from
@@ -139,13 +140,16 @@ class Placing:
         is_new = entry.rank is Rank.NEW and not entry.timeline.attempts and entry.counts_from_s is None
         return self._refuses_hopeless and is_new and all(seen.load.step is not None for seen in workers)
 
-    def _given_up(self, entry: Entry, predicted: Predicted, now_s: float, longer: Waiting | None = None) -> e.GivenUp | None:
+    def _given_up(self, entry: Entry, ask: Ask, view: View, predicted: Predicted, longer: Waiting | None = None) -> e.GivenUp | None:
         """It is, or another one in its place is, perhaps a ``longer`` one ahead of it; or nobody."""
-        room = self._room
+        room, now_s = self._room, ask.now_s
         drained_s = room.queue.retry_after_s(now_s, 1.0)
         refusal = early_refusal(entry.service, predicted, room.queue.in_turn(now_s), now_s, drained_s, longer)
         if refusal is None:
             return None
+        self._foresee(entry, ask, view)
+        if (never := never_in_time(entry.service, entry.takes or UNKNOWN)) is not None:
+            return e.GivenUp(e.FailKind.NEVER, never)
         if refusal.instead is None:
             return room.overloaded(refusal.reason, refusal.retry_after_s)
         room.refuse(refusal.instead, refusal.reason, refusal.retry_after_s)

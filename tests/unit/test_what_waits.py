@@ -6,10 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
+from core.metrics.words import Why
 from core.step_model import StepModel
 from core.worker import Role
 from engine.sim_config import SimulatedEngineConfig
 from router.balancer.registry import make_policy
+from router.events import FailKind
+from router.instructions import Fail
+from router.reason import why_of
 from router.service import WantedService
 from router.waiting import Waiting
 from simulation.cluster import Cluster, ClusterSpec, Pool
@@ -84,3 +88,37 @@ def test_nobody_is_lost_by_steps_that_nobody_has_measured() -> None:
     scene.runs_until(0.05)
     [waiting] = scene.waiting
     assert waiting.start_by_s == pytest.approx(1.01)
+
+
+def test_a_prompt_that_can_never_be_in_time_is_told_so() -> None:
+    """Not to try again: neither on an idle cluster nor behind others. It is nobody's fault and nobody makes way for it."""
+    scene = Scene()
+    promised = WantedService(ttft_s=0.3)
+    scene.asks(0.1, "idle", 20_000, promised)
+    scene.asks(1.0, "first", 12_000, promised)
+    scene.asks(1.01, "low", 1000, WantedService(priority=5, ttft_s=5.0))
+    scene.asks(1.02, "busy", 20_000, promised)
+    scene.runs_until(1.1)
+    said = "the prompt is too long for its promise: computing it takes 0.44 s on an idle worker, and the first token is promised "
+    told = said + "within 0.3 s; ask for more time with the header `x-baton-ttft-s`, or send less"
+    assert [scene.records[name].failure for name in ("idle", "busy", "first", "low")] == [told, told, "", ""]
+
+
+def test_who_can_never_be_in_time_is_not_told_when_to_come_again() -> None:
+    """It is refused for a reason of its own, and counted by it."""
+    scene = Scene()
+    failures: list[Fail] = []
+    [router] = scene.cluster.routers
+    take = router.dispatcher.take_failure
+
+    def taken(client_request: str) -> Fail | None:
+        fail = take(client_request)
+        if fail is not None:
+            failures.append(fail)
+        return fail
+
+    router.dispatcher.take_failure = taken  # type: ignore[method-assign]
+    scene.asks(0.1, "idle", 20_000, WantedService(ttft_s=0.3))
+    scene.runs_until(0.2)
+    [fail] = failures
+    assert (fail.kind, fail.retry_after_s, why_of(fail.reason)) == (FailKind.NEVER, None, Why.TOO_LONG)
