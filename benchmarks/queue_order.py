@@ -14,7 +14,7 @@ import time
 from core.ids import RequestId
 from router.queue import QueueLimits, RequestQueue
 from router.service import WantedService
-from router.waiting import Rank, Waiting
+from router.waiting import Rank, Takes, Waiting
 
 SIZES = (512, 10_000)
 TENANTS = (1, 100)
@@ -28,7 +28,7 @@ def times_s(size: int, tenants: int, rng: random.Random) -> list[float]:
 
     def newcomer(number: int, now: float) -> Waiting:
         service = services[rng.randrange(len(services))]
-        return Waiting(RequestId(str(number)), Rank.NEW, rng.randrange(100, 8000), now, now + 60.0, service, 0.5)
+        return Waiting(RequestId(str(number)), Rank.NEW, rng.randrange(100, 8000), now, now + 60.0, service, Takes(0.5))
 
     for number in range(size):
         queue.enter(newcomer(number, number / size), number / size)

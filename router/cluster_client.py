@@ -36,6 +36,7 @@ _STATUS = {
     FailKind.ENGINE: HTTPStatus.INTERNAL_SERVER_ERROR,
     FailKind.ABSENT: HTTPStatus.NOT_FOUND,
     FailKind.TIMED_OUT: HTTPStatus.GATEWAY_TIMEOUT,
+    FailKind.NEVER: HTTPStatus.BAD_REQUEST,  # which no client tries again
 }
 
 

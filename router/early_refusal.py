@@ -16,7 +16,7 @@ from core.ids import RequestId
 from core.metrics.words import Why
 from router.reason import Reason, why_of
 from router.service import WantedService
-from router.waiting import Rank, Waiting
+from router.waiting import Rank, Takes, Waiting
 
 _ERRS = 1.1
 """The time per token and the length of an answer are a tenth off at times: nobody is refused for less. The time to the first token is
@@ -89,6 +89,17 @@ def early_refusal(
     return Refusal(
         Reason(Why.DISPLACED, "what it is promised is lost, and requests of a better priority came"), retry_after_s, least.request
     )
+
+
+def never_in_time(wanted: WantedService, takes: Takes) -> Reason | None:
+    """Why no worker could keep what is promised, however idle: coming again would change nothing. None: one could."""
+    if wanted.ttft_s is None or takes.prefill_s <= wanted.ttft_s:
+        return None
+    said = (
+        f"the prompt is too long for its promise: computing it takes {_rounded(takes.prefill_s)} on an idle worker, and the first token is "
+        f"promised within {wanted.ttft_s:g} s; ask for more time with the header `x-baton-ttft-s`, or send less"
+    )
+    return Reason(Why.TOO_LONG, said)
 
 
 def _missed(wanted: WantedService, predicted: Predicted) -> tuple[Reason, float] | None:

@@ -20,7 +20,7 @@ from router.tally import Meter
 from router.timeline import Timeline
 from router.timers import Timer
 from router.track import Track
-from router.waiting import Rank
+from router.waiting import Rank, Takes
 
 if TYPE_CHECKING:
     from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
@@ -58,6 +58,8 @@ class Entry:
     """Since when it has been in the queue."""
     counts_from_s: float | None = None
     """It came when nobody served: when somebody did at last, or infinite. What it was promised counts from then."""
+    takes: Takes | None = None
+    """How long it will take once a worker has it; found out once, when nobody has room."""
     again_s: float | None = None
     """It waits by choice, and is to be decided on again then; or when one of ``awaited``, which are full, has room."""
     awaited: Sequence[WorkerId] = ()

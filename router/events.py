@@ -35,6 +35,8 @@ class FailKind(StrEnum):
     """No worker has what it asks for."""
     TIMED_OUT = "timed_out"
     """It took longer than any request may."""
+    NEVER = "never"
+    """What it is promised cannot be kept, now or later: its client has to ask for something else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cluster.messages import FromWorker, WantKV
@@ -11,15 +12,20 @@ from core.worker import Role, WorkerCard
 from engine import expected
 from router import instructions as i
 from router.entry import Entry
-from router.plan import SLACKS, Ask
+from router.plan import SLACKS, Ask, View
 from router.predict.links import LinkModel
 from router.predict.predictor import Predictor
 from router.prefix.adapter_promises import AdapterPromises
 from router.prefix.prefixes import Prefixes
+from router.service import WantedService
+from router.sight import pool_of
+from router.waiting import UNKNOWN, Takes
 
 if TYPE_CHECKING:
     from vllm.v1.engine import EngineCoreRequest
 
+_LOOKED_AT = 8
+"""Of each pool, so many are asked how long a request that waits will take."""
 _PARTS = [(number + 0.5) / SLACKS for number in range(SLACKS)]
 
 
@@ -96,6 +102,26 @@ class Foresight:
             adapter=adapter,
             adapter_promised=self._adapters.of(adapter, now) if adapter is not None else frozenset(),
         )
+
+    def takes(self, ask: Ask, service: WantedService, view: View) -> Takes | None:
+        """How long it will take once a worker has it, where that is soonest among some workers and the one that has most of its prompt.
+        Only by steps that these have measured themselves, as whoever is late by it may be refused; None: none have."""
+        if not service.has_objective:
+            return UNKNOWN
+        some = {worker for role in Role for worker in islice(pool_of(view, role), _LOOKED_AT)}
+        if ask.hits and (most := max(ask.hits, key=lambda worker: ask.hits[worker])) in view:
+            some.add(most)
+        prefills_s: list[float] = []
+        steps_s: list[float] = []
+        for worker in some:
+            seen = view[worker]
+            if seen.load.step is None:
+                continue
+            model, cached = self.predictor.step_model(seen), min(ask.hits.get(worker, 0), ask.prompt_tokens - 1)
+            prefills_s.append(model.prefill_s(ask.prompt_tokens - cached, cached, seen.card.facts.max_num_batched_tokens))
+            if seen.card.role is Role.DECODE:
+                steps_s.append(model.decode_s(seen.decoding + 1, seen.decode_context_tokens + ask.prompt_tokens))
+        return Takes(min(prefills_s), ask.expected_tokens * min(steps_s, default=0.0)) if prefills_s else None
 
     # -- after ---------------------------------------------------------------------------------------------------------
 

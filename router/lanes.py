@@ -1,12 +1,13 @@
 """The order of new requests that wait. Pure.
 
 A lane holds those of one priority that can still be served in time, and another one behind it those of that priority that cannot.
-In a lane every tenant has a line of its own, by slack; whose line is next is up to the virtual counters (``router/fairness.py``).
+In a lane every tenant has a line of its own, in which who is due first is first; whose line is next is up to the virtual counters
+(``router/fairness.py``).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from core.ids import RequestId
 from router.fairness import PROMPT_TOKEN, VirtualCounters
 from router.service import WantedService
-from router.waiting import Waiting
+from router.waiting import UNKNOWN, Takes, Waiting
 
 AGEING = 8
 """Every eighth placement is a turn of the lanes further back, so that nobody waits for ever while better ones keep coming."""
@@ -28,10 +29,16 @@ class Lane(NamedTuple):
 
 
 class _Place(NamedTuple):
-    by_s: float
+    due_s: float
     number: int
     """In the order of entering: who is equally urgent stays in it."""
     waiting: Waiting
+
+
+class _Start(NamedTuple):
+    by_s: float
+    number: int
+    request: RequestId
 
 
 @dataclass(slots=True)
@@ -65,13 +72,15 @@ class Round:
 
 
 class Lanes:
-    """All new requests that wait, each once. Everything but ``late`` takes no longer for a longer queue, only for more tenants."""
+    """All new requests that wait, each once. Nothing takes longer for a longer queue, only for more tenants."""
 
     def __init__(self, counters: VirtualCounters, horizon_s: float) -> None:
         self._counters = counters
         self._horizon_s = horizon_s
         self._lanes: dict[Lane, dict[str, _Line]] = {}
         self._where: dict[RequestId, tuple[Lane, _Place]] = {}
+        self._starts: list[_Start] = []
+        """By when those have to start that can still be in time, the soonest first."""
         self._tenants: Counter[str] = Counter()
         self._number = 0
         self._placed = 0
@@ -112,13 +121,11 @@ class Lanes:
             self._served[lane] = self._placed
 
     def late(self, now: float) -> None:
-        """Moves those that cannot be in time any more behind those that can. Looks at the most urgent of every line."""
-        for lane in [lane for lane in self._lanes if not lane.is_late]:
-            for line in list(self._lanes[lane].values()):
-                while line.places and line.places[0].by_s < now and line.places[0].waiting.is_late(now):
-                    place = line.places[0]
-                    self._take(place.waiting.request)
-                    self._put(Lane(lane.priority, True), place.waiting, place.number)
+        """Moves those that cannot be in time any more behind those that can."""
+        while self._starts and self._starts[0].by_s < now:
+            lane, place = self._where[self._starts[0].request]
+            self._take(place.waiting.request)
+            self._put(Lane(lane.priority, True), place.waiting, place.number)
 
     def next(self, look: Round) -> Waiting | None:
         """Whose turn it is among those that ``look`` has not seen, which has seen it then. None: it has seen all."""
@@ -137,7 +144,7 @@ class Lanes:
         """Who has to make way first: of the worst lane, of the tenant with most requests there for its weight, the least urgent."""
         if not self._lanes:
             return None
-        line = max(self._lanes[max(self._lanes)].values(), key=lambda line: (line.load, line.places[-1].by_s))
+        line = max(self._lanes[max(self._lanes)].values(), key=lambda line: (line.load, line.places[-1].due_s))
         return line.places[-1].waiting
 
     def makes_way(self, service: WantedService) -> bool:
@@ -153,7 +160,7 @@ class Lanes:
         theirs = lines[last.service.tenant]
         return theirs is not own and theirs.load > (1 + (len(own.places) if own else 0)) / service.weight
 
-    def tokens_ahead(self, service: WantedService, now: float) -> float:
+    def tokens_ahead(self, service: WantedService, now: float, takes: Takes = UNKNOWN) -> float:
         """Prompt tokens that workers will take on before those of one more request that is to get ``service``.
 
         Of its own lane: what its tenant has there that is more urgent, and with each part of that the others' fair parts.
@@ -164,14 +171,14 @@ class Lanes:
         line = lines.get(service.tenant)
         if line is None:
             return ahead
-        mine = sum(place.waiting.tokens for place in self._before(line, service, now))
+        mine = sum(place.waiting.tokens for place in self._before(line, service, now, takes))
         weights = sum(each.weight for each in lines.values())
         return ahead + min(sum(each.tokens for each in lines.values()), mine * weights / line.weight)
 
-    def longest_ahead(self, service: WantedService, now: float) -> Waiting | None:
+    def longest_ahead(self, service: WantedService, now: float, takes: Takes = UNKNOWN) -> Waiting | None:
         """Of its tenant's more urgent ones in its lane, the one with most tokens."""
         line = self._lanes.get(Lane(service.priority, False), {}).get(service.tenant)
-        ahead = [] if line is None else self._before(line, service, now)
+        ahead = [] if line is None else self._before(line, service, now, takes)
         return max((place.waiting for place in ahead), key=lambda waiting: waiting.tokens, default=None)
 
     def oldest_s(self, service: WantedService, now: float) -> float:
@@ -179,11 +186,11 @@ class Lanes:
         line = self._lanes.get(Lane(service.priority, False), {}).get(service.tenant)
         return max((now - place.waiting.counted_since_s for place in line.places), default=0.0) if line else 0.0
 
-    def _before(self, line: _Line, service: WantedService, now: float) -> list[_Place]:
+    def _before(self, line: _Line, service: WantedService, now: float, takes: Takes) -> list[_Place]:
         """Those of a line that are more urgent than a new request."""
-        within_s = service.starts_within_s
-        by_s = now + (self._horizon_s if within_s is None else within_s)
-        return [place for place in line.places if place.by_s <= by_s]
+        within_s = takes.first_due_s(service)
+        due_s = now + (self._horizon_s if within_s is None else within_s)
+        return line.places[: bisect_right(line.places, due_s, key=lambda place: place.due_s)]
 
     def _first(self, lines: dict[str, _Line], look: Round) -> _Place | None:
         best: tuple[float, _Place] | None = None
@@ -197,23 +204,27 @@ class Lanes:
         return None if best is None else best[1]
 
     def _put(self, lane: Lane, waiting: Waiting, number: int) -> None:
-        place = _Place(self._by_s(lane, waiting), number, waiting)
+        place = _Place(self._due_s(lane, waiting), number, waiting)
         lines = self._lanes.setdefault(lane, {})
         self._served.setdefault(lane, self._placed)
         line = lines.setdefault(waiting.service.tenant, _Line(waiting.service.weight))
         insort(line.places, place, key=lambda place: place[:2])
         line.tokens += waiting.tokens
         self._where[waiting.request] = lane, place
+        if not lane.is_late and (start := _start(place)) is not None:
+            insort(self._starts, start)
 
-    def _by_s(self, lane: Lane, waiting: Waiting) -> float:
+    def _due_s(self, lane: Lane, waiting: Waiting) -> float:
         """Who is late is served in the order of coming; and so are those who are promised nothing, among themselves."""
         if lane.is_late:
             return waiting.since_s
-        start_by_s = waiting.start_by_s
-        return waiting.since_s + self._horizon_s if start_by_s is None else start_by_s
+        due_s = waiting.due_s
+        return waiting.since_s + self._horizon_s if due_s is None else due_s
 
     def _take(self, request: RequestId) -> Waiting:
         lane, place = self._where.pop(request)
+        if not lane.is_late and (start := _start(place)) is not None:
+            del self._starts[bisect_left(self._starts, start)]
         lines = self._lanes[lane]
         line = lines[place.waiting.service.tenant]
         del line.places[bisect_left(line.places, place[:2], key=lambda place: place[:2])]
@@ -224,3 +235,8 @@ class Lanes:
             del self._lanes[lane]
             del self._served[lane]
         return place.waiting
+
+
+def _start(place: _Place) -> _Start | None:
+    by_s = place.waiting.start_by_s
+    return None if by_s is None else _Start(by_s, place.number, place.waiting.request)

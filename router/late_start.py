@@ -13,7 +13,13 @@ from router.decision_note import current_note
 
 _ANTHROPIC_ERROR = b"event: error\n"
 _OPENAI_ERROR = b'data: {"error"'
-_ANTHROPIC_TYPES = {404: "not_found_error", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error"}
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 _LONGEST = 64 * 1024
 """Bytes of an event that are looked at. An error is a sentence."""
 

@@ -15,6 +15,7 @@ _FAILED = {
     FailKind.ENGINE: Outcome.ENGINE,
     FailKind.ABSENT: Outcome.ENGINE,
     FailKind.TIMED_OUT: Outcome.TIMED_OUT,
+    FailKind.NEVER: Outcome.REFUSED,
 }
 _ENDED = {"finished": Outcome.FINISHED, "stopped": Outcome.STOPPED}
 WELL = frozenset(_ENDED.values())

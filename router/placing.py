@@ -10,12 +10,12 @@ from core.worker import WorkerState
 from router import events as e
 from router import instructions as i
 from router.balancer.balancer import Balancer
-from router.early_refusal import Predicted, early_refusal
+from router.early_refusal import Predicted, early_refusal, never_in_time
 from router.entry import Entry
 from router.foresight import Foresight
 from router.plan import Ask, Decision, Scored, View, WorkerView
 from router.room import no_room_to_prefill
-from router.waiting import Rank, Waiting
+from router.waiting import UNKNOWN, Rank, Waiting
 from router.waiting_room import WaitingRoom
 from router.workers import Workers
 
@@ -72,6 +72,7 @@ class Placing:
             return refused
         if self._does_harm(entry, chosen):
             entry.again_s, entry.awaited = ask.now_s + _AGAIN_S, ()
+            self._foresee(entry, ask, view)
             return e.NoRoom()
         self._room.tries(entry)
         entry.timeline.decided(ask, decision, self._clock() - entry.timeline.began_s)
@@ -103,11 +104,17 @@ class Placing:
 
     def _waits(self, entry: Entry, ask: Ask, view: View, decision: Decision) -> e.NoRoom | e.GivenUp:
         """It does, or is refused because it would for too long: then the decision that it must wait is written down."""
+        self._foresee(entry, ask, view)
         refused = self._waits_too_long(entry, ask, view)
         if refused is None:
             return e.NoRoom()
         entry.timeline.considered(ask, decision, self._clock() - entry.timeline.began_s)
         return refused
+
+    def _foresee(self, entry: Entry, ask: Ask, view: View) -> None:
+        """For its place in the queue; once, as soon as there are workers by which to tell."""
+        if entry.takes is None and entry.rank is Rank.NEW and view:
+            entry.takes = self._foresight.takes(ask, entry.service, view)
 
     def _waits_too_long(self, entry: Entry, ask: Ask, view: View) -> e.GivenUp | None:
         """Whether a new request that has to wait will do so for too long: it is refused at once, rather than when that has happened."""
@@ -116,14 +123,16 @@ class Placing:
             return None
         queue = self._room.queue
         elsewhere = sum(seen.load.others.queued_tokens for seen in some) / len(some)
-        soonest_s = self._balancer.soonest_s(ask, view, queue.tokens_ahead(ask.now_s, entry.service, elsewhere))
+        service, takes = entry.service, entry.takes or UNKNOWN
+        soonest_s = self._balancer.soonest_s(ask, view, queue.tokens_ahead(ask.now_s, service, elsewhere, takes))
         if soonest_s is None:
             return None
-        return self._given_up(entry, Predicted(soonest_s), ask.now_s, queue.longer_ahead(ask.now_s, entry.service, entry.context_tokens))
+        longer = queue.longer_ahead(ask.now_s, service, entry.context_tokens, takes)
+        return self._given_up(entry, ask, view, Predicted(soonest_s), longer)
 
     def _refused(self, entry: Entry, ask: Ask, chosen: Scored, view: View) -> e.GivenUp | None:
         """Whether a new request, or in its place one that waits, is refused because what it is promised cannot be kept."""
-        service, now_s = entry.service, ask.now_s
+        service = entry.service
         workers = [view[worker] for worker in (chosen.plan.prefill, chosen.plan.decode) if worker in view]
         if not service.has_objective or not self._may_be_refused(entry, workers):
             return None
@@ -131,7 +140,7 @@ class Placing:
         ttft_s = chosen.ttft_s
         if ttft_s is not None and service.ttft_s is not None:
             ttft_s += self._foresight.predictor.ttft_late_s(view[chosen.plan.prefill].card.role, service.ttft_s)
-        return self._given_up(entry, Predicted(ttft_s, chosen.tpot_s, answer_s, chosen.keeps), now_s)
+        return self._given_up(entry, ask, view, Predicted(ttft_s, chosen.tpot_s, answer_s, chosen.keeps))
 
     def _may_be_refused(self, entry: Entry, workers: Iterable[WorkerView]) -> bool:
         """New ones may, that nobody has been asked for yet and that did not come while there was nobody. And only by predictions from
@@ -139,13 +148,16 @@ class Placing:
         is_new = entry.rank is Rank.NEW and not entry.timeline.attempts and entry.counts_from_s is None
         return self._refuses_hopeless and is_new and all(seen.load.step is not None for seen in workers)
 
-    def _given_up(self, entry: Entry, predicted: Predicted, now_s: float, longer: Waiting | None = None) -> e.GivenUp | None:
+    def _given_up(self, entry: Entry, ask: Ask, view: View, predicted: Predicted, longer: Waiting | None = None) -> e.GivenUp | None:
         """It is, or another one in its place is, perhaps a ``longer`` one ahead of it; or nobody."""
-        room = self._room
+        room, now_s = self._room, ask.now_s
         drained_s = room.queue.retry_after_s(now_s, 1.0)
         refusal = early_refusal(entry.service, predicted, room.queue.in_turn(now_s), now_s, drained_s, longer)
         if refusal is None:
             return None
+        self._foresee(entry, ask, view)
+        if (never := never_in_time(entry.service, entry.takes or UNKNOWN)) is not None:
+            return e.GivenUp(e.FailKind.NEVER, never)
         if refusal.instead is None:
             return room.overloaded(refusal.reason, refusal.retry_after_s)
         room.refuse(refusal.instead, refusal.reason, refusal.retry_after_s)

@@ -16,7 +16,7 @@ from router.fairness import VirtualCounters
 from router.lanes import AGEING, Lanes, Round
 from router.reason import Reason
 from router.service import ORDINARY, WantedService
-from router.waiting import Rank, Waiting
+from router.waiting import UNKNOWN, Rank, Takes, Waiting
 
 _OVERTAKEN_AT_MOST = 32
 """So many later requests may be placed before the first one that waits; then all wait until it has room."""
@@ -204,18 +204,18 @@ class RequestQueue:
         rate = self._rate.per_second(now, self._tokens / len(self._waiting))
         return None if rate is None else ahead / rate
 
-    def tokens_ahead(self, now: float, service: WantedService, elsewhere: float = 0.0) -> float:
+    def tokens_ahead(self, now: float, service: WantedService, elsewhere: float = 0.0, takes: Takes = UNKNOWN) -> float:
         """Tokens to be computed for those that wait before a new request that is to get ``service``; of ``elsewhere``, what waits with
         other routers, as large a part as of those here: workers take from all alike."""
-        ahead = self._tokens - self._lanes.tokens + self._lanes.tokens_ahead(service, now)
+        ahead = self._tokens - self._lanes.tokens + self._lanes.tokens_ahead(service, now, takes)
         return ahead * (1 + elsewhere / self._tokens) if ahead else 0.0
 
-    def longer_ahead(self, now: float, service: WantedService, tokens: int) -> Waiting | None:
+    def longer_ahead(self, now: float, service: WantedService, tokens: int, takes: Takes = UNKNOWN) -> Waiting | None:
         """The longest new request that stands before one of so many tokens that is to get ``service``, and is of the same tenant and
         priority; None where none is longer. It is the one to make way: between tenants the counters decide, not lengths."""
         if not self.limits.longest_makes_way:
             return None
-        longest = self._lanes.longest_ahead(service, now)
+        longest = self._lanes.longest_ahead(service, now, takes)
         return longest if longest is not None and longest.tokens > tokens else None
 
     def full(self, now: float, requests: int = 1, service: WantedService = ORDINARY) -> Reason | None:

@@ -18,7 +18,7 @@ from router.queue import RequestQueue
 from router.reason import Reason
 from router.service import WantedService
 from router.timers import Later, Timer
-from router.waiting import Rank, Waiting
+from router.waiting import UNKNOWN, Rank, Waiting
 from router.workers import Workers
 
 _SWEEP_S = 0.25
@@ -99,7 +99,7 @@ class WaitingRoom:
         else:  # who has waited for the first worker is not sent away because the time to the first token is up
             longest_s = limits.longest_wait_s(service) if counts_from_s is None else limits.max_wait_s
         until_s = (since_s if counts_from_s is None else max(since_s, counts_from_s)) + longest_s
-        return Waiting(entry.flow.request, rank, tokens, since_s, until_s, service, counts_from_s=counts_from_s, held=held)
+        return Waiting(entry.flow.request, rank, tokens, since_s, until_s, service, entry.takes or UNKNOWN, counts_from_s, held)
 
     def _look_who_serves(self, now: float) -> None:
         """When the first worker is there, or the last one is gone, all that wait for it begin to wait anew."""

@@ -36,7 +36,7 @@ REFUSALS = counter(
     ("class", "reason"),
     f"Requests refused at the door or in the queue. `reason`: {values(Why)}. `class` is empty where it was not known yet",
     "`queue_full`, `long_wait`, `ttft`, `tpot`, `waited`: more is asked than the workers can do; add workers, or promise less. "
-    "`no_worker`: `baton status`",
+    "`no_worker`: `baton status`. `too_long`: promise more for long prompts",
 )
 OBJECTIVES = counter(
     "baton_objective_requests_total",

@@ -42,6 +42,8 @@ class Why(StrEnum):
     """The promised time to the first token cannot be kept; likewise the next two."""
     TPOT = "tpot"
     DEADLINE = "deadline"
+    TOO_LONG = "too_long"
+    """Its prompt alone takes longer than its first token is promised within, also on an idle worker."""
     DISPLACED = "displaced"
     """A better one was taken in its place."""
     WAITED = "waited"

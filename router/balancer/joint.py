@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from core.ids import WorkerId
 from router.balancer.base import KEPT, Policy, Predictions
@@ -20,7 +20,9 @@ from router.balancer.rate import Rate
 from router.plan import Ask, Plan, Scored, View, WorkerView
 
 _KEPT_PER_SIDE = 4
-"""Workers of each pool, the best ones, that are paired; and singles. A thousand workers would make 250,000 pairs."""
+"""Workers of each pool, the best ones, that are paired. A thousand workers would make 250,000 pairs."""
+_ALONE = 4
+"""Singles, likewise."""
 _HERD = 0.1
 """Costs are blurred by up to this part where others' legs are all there is: routers that see the same must not all do the same."""
 
@@ -41,12 +43,17 @@ class Joint(Policy):
         self.alone = Alone.NEVER if "alone" in without else Alone.DECODE  # type: ignore[misc]  # for everybody else it never differs
 
     def decide(self, ask: Ask, candidates: Candidates, view: View) -> list[Scored]:
-        """Of the pairs of the workers that are best on their side, and the best singles, those that cost least."""
-        pricing = self._pricing(ask, view)
-        prefill = _best([*candidates.prefill, *candidates.full], pricing.to_prefill_s)
-        soonest_s = pricing.to_prefill_s((prefill or candidates.alone)[0])
-        decode = _best(candidates.decode, lambda worker: pricing.decoding_s(worker, soonest_s))
-        alone = _best(candidates.alone, lambda worker: pricing.to_prefill_s(worker) + pricing.decoding_s(worker, soonest_s))
+        """Of the pairs of the workers that are best on their side, and the best singles, those that cost least. Decode workers are the best
+        ones for a prompt that the best prefill worker computes; in each of the three is whoever has most of the prompt."""
+        pricing, hits = self._pricing(ask, view), ask.hits
+        senders = [*candidates.prefill, *candidates.full]
+        few = max(_KEPT_PER_SIDE, _KEPT_PER_SIDE**2 // max(1, len(candidates.decode)))
+        prefill = _best(senders, pricing.prefilling_s, hits, few)
+        best = prefill[0] if prefill else candidates.alone[0]
+        few = max(_KEPT_PER_SIDE, _KEPT_PER_SIDE**2 // max(1, len(prefill)))
+        in_s = pricing.to_prefill_s(best)
+        decode = _best(candidates.decode, lambda worker: pricing.decoding_s(worker, best, in_s), hits, few) if prefill else []
+        alone = _best(candidates.alone, lambda worker: pricing.alone_s(worker, in_s), hits, _ALONE)
         plans = [*(Plan(p, d) for p in prefill for d in decode), *(Plan(w, w) for w in alone)]
         priced = [self._blurred(pricing.priced(plan), view) for plan in plans]
         return [each.scored() for each in heapq.nsmallest(KEPT, priced, key=lambda each: each.cost)]
@@ -83,10 +90,14 @@ class Joint(Policy):
         return priced
 
 
-def _best(workers: Sequence[WorkerId], cost: Callable[[WorkerId], float]) -> list[WorkerId]:
-    if len(workers) <= _KEPT_PER_SIDE:
-        return list(workers)
-    return heapq.nsmallest(_KEPT_PER_SIDE, workers, key=cost)
+def _best(workers: Sequence[WorkerId], cost: Callable[[WorkerId], float], hits: Mapping[WorkerId, int], few: int) -> list[WorkerId]:
+    """The ``few`` that cost least, in order; the last of them makes way for the one that has most of the prompt."""
+    best = heapq.nsmallest(few, workers, key=cost)
+    if hits and len(best) < len(workers):
+        most = max(workers, key=lambda worker: hits.get(worker, 0))
+        if most in hits and most not in best:
+            best[-1] = most
+    return best
 
 
 def _others_part(seen: WorkerView) -> float:

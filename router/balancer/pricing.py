@@ -7,9 +7,11 @@ left for each of many pairs is a few sums.
 from __future__ import annotations
 
 import math
+import operator
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from core.ids import WorkerId
 from core.step_model import StepModel
@@ -111,8 +113,15 @@ class _Steps:
     """What each of the others loses by this request."""
     breaks: float
     """Promises given to others that it probably breaks."""
+
+
+class _Decoding(NamedTuple):
+    """Decoding on one worker from some time on."""
+
+    steps: _Steps
+    admit_s: float
     cost_s: float
-    """All of that."""
+    """Whatever it is handed over by."""
 
 
 @dataclass(slots=True)
@@ -148,20 +157,44 @@ class Pricing:
         self._handed = handed
         self._without = without
         self._counts_misses = "misses" not in without
+        self._weights = [float(term not in without) for term in TERMS]
         self._output = max(1.0, ask.expected_tokens)
         self._places: dict[WorkerId, _Place] = {}
         self._prompts: dict[WorkerId, _Prompt] = {}
         self._harms: dict[WorkerId, _Harm] = {}
-        self._decodings_s: dict[WorkerId, float] = {}
+        self._decodings: dict[WorkerId, _Decoding] = {}
+        self._lates_s: dict[Role, float] = {}
+        self._token_bytes = predictions.kv_bytes_per_token
         lengths = [tokens - 1.0 for tokens in ask.likely_tokens] or [self._output]
         self._per_token = [1.0 / max(1.0, length) for length in lengths]
         """Of a delay at the beginning, what each token of an answer bears, by its likely lengths."""
+        self._part = sum(self._per_token) / len(self._per_token) if ask.first_token_early else 0.0
+        """The same on average, which is good enough to find the best."""
 
     # -- prompts -------------------------------------------------------------------------------------------------------
 
     def to_prefill_s(self, worker: WorkerId) -> float:
         """From now until the prompt is computed there."""
         return 0.0 if worker == self._ask.keeper else self._prompt(worker).total_s
+
+    def prefilling_s(self, worker: WorkerId) -> float:
+        """The cost as far as it concerns the worker that computes the prompt, to find the best; without what that does to others'
+        promises, which takes longest to tell."""
+        if worker == self._ask.keeper:
+            return 0.0
+        first = self._prompt(worker)
+        if not self._without:
+            cost_s = first.queue_s + first.prefill_s + first.stalled_s
+        else:
+            queue, _, prefill, _, _, _, interference, _ = self._weights
+            cost_s = queue * first.queue_s + prefill * first.prefill_s + interference * first.stalled_s
+        if first.load is not NOTHING_TO_LOAD:
+            cost_s += first.load.cost_s
+        promised_s = self._ask.ttft_s
+        if promised_s is not None and self._counts_misses:
+            late_s = self._late_s(self._places[worker].seen.card.role, promised_s)
+            cost_s += _MISS_S * _chance(self._ask.waited_s + first.total_s + late_s, promised_s)
+        return cost_s
 
     def soonest_s(self, ahead_tokens: float, everywhere: bool) -> float:
         """Until the prompt is computed where that is soonest, behind so many tokens that are for nobody yet and go to all alike.
@@ -244,20 +277,56 @@ class Pricing:
             return 0.0
         step_s = place.model.decode_s(seen.decoding + 1, seen.decode_context_tokens + ask.prompt_tokens)
         sender = next((other for other, seen in self._view.items() if seen.card.role is Role.PREFILL), place.worker)
-        moved = ask.prompt_tokens * self._predictions.kv_bytes_per_token
+        moved = ask.prompt_tokens * self._token_bytes
         spent_s = stall_s + self._predictions.transfer_s(sender, place.worker, moved) + step_s / 2
         return sum((ask.tpot_s - step_s) * (tokens - 1.0) < spent_s for tokens in ask.likely_tokens) / len(ask.likely_tokens)
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
-    def decoding_s(self, worker: WorkerId, in_s: float) -> float:
-        """The cost as far as it concerns the decode worker alone, to find the best; worked out once, for one ``in_s``."""
-        found = self._decodings_s.get(worker)
+    def decoding_s(self, worker: WorkerId, prefill: WorkerId, in_s: float) -> float:
+        """The cost as far as it concerns the decode worker, to find the best for a prompt that ``prefill`` will have computed ``in_s``
+        seconds from now: with the transfer from there."""
+        place = self._place(worker)
+        found = self._decoding(place, in_s)
+        transfer_s = self._transfer_s(prefill, place)
+        cost_s = found.cost_s + (0.0 if "transfer" in self._without else transfer_s)
+        handover_s = found.admit_s + transfer_s
+        if place.load is not NOTHING_TO_LOAD:
+            cost_s += place.load.cost_s
+            handover_s += place.load.own_s
+        promised_s = self._ask.tpot_s
+        if promised_s is not None and self._counts_misses:
+            cost_s += _MISS_S * _chance(found.steps.step_s + handover_s * self._part, promised_s)
+        return cost_s
+
+    def alone_s(self, worker: WorkerId, in_s: float) -> float:
+        """The cost of one worker for all of it, to find the best: without what its prompt does to those that will be handed over there.
+        ``in_s`` is the same for all."""
+        place = self._place(worker)
+        found = self._decoding(place, in_s)
+        cost_s = self.prefilling_s(worker) + found.cost_s
+        promised_s = self._ask.tpot_s
+        if self._counts_misses:
+            if promised_s is not None:
+                cost_s += _MISS_S * _chance(found.steps.step_s, promised_s)
+            books, first = place.seen.books, self._prompts[worker]
+            if books.handovers or first.step_stall_s > books.token_slack_s:
+                cost_s += _MISS_S * self._breaks(place.seen, first.stall_s)
+        return cost_s
+
+    def _decoding(self, place: _Place, in_s: float) -> _Decoding:
+        """``_decode``, worked out once for one ``in_s``."""
+        found = self._decodings.get(place.worker)
         if found is None:
-            place = self._place(worker)
             there, admit_s = self._decode(place, in_s)
-            found = self._decodings_s[worker] = admit_s + there.cost_s + place.load.cost_s - 1e-6 * place.cached
+            terms = (admit_s, self._output * there.step_s, there.batch * there.slower_s)
+            cost_s = sum(terms) if not self._without else sum(map(operator.mul, terms, self._weights[4:7]))
+            found = self._decodings[place.worker] = _Decoding(there, admit_s, cost_s + _MISS_S * there.breaks)
         return found
+
+    def _transfer_s(self, prefill: WorkerId, place: _Place) -> float:
+        missing = self._ask.prompt_tokens - place.cached
+        return self._predictions.transfer_s(prefill, place.worker, missing * self._token_bytes)
 
     def _decode(self, place: _Place, in_s: float) -> tuple[_Steps, float]:
         """Decoding there, ``in_s`` seconds from now: the steps, and the time until it is let in."""
@@ -291,7 +360,7 @@ class Pricing:
         step_s = min(alone_s / free, alone_s + most_s)
         slower_s = self._output * (step_s - before_s)
         breaks = self._breaks(seen, slower_s)
-        return _Steps(batch, step_s, alone_s, slower_s, breaks, self._output * step_s + batch * slower_s + _MISS_S * breaks)
+        return _Steps(batch, step_s, alone_s, slower_s, breaks)
 
     def _breaks(self, seen: WorkerView, stall_s: float) -> float:
         """How many others who decode there, and are held up so much longer, break their promises. Of other routers' requests nothing is
@@ -308,10 +377,7 @@ class Pricing:
         ask, place = self._ask, self._place(plan.decode)
         kept = plan.prefill == ask.keeper
         first, harm = (_KEPT, _NO_HARM) if kept else (self._prompt(plan.prefill), self._harm(plan.prefill))
-        transfer_s = 0.0
-        if plan.is_split:
-            missing = ask.prompt_tokens - place.cached
-            transfer_s = self._predictions.transfer_s(plan.prefill, plan.decode, missing * self._predictions.kv_bytes_per_token)
+        transfer_s = self._transfer_s(plan.prefill, place) if plan.is_split else 0.0
         later = place.load if plan.is_split else NOTHING_TO_LOAD  # by the decode worker, once it is asked
         there, admit_s = self._decode(place, first.total_s + transfer_s)
         handover_s, step_s = later.own_s + transfer_s + admit_s, there.step_s
@@ -343,8 +409,14 @@ class Pricing:
         promised_s = self._ask.ttft_s
         if promised_s is None:
             return 0.0
-        late_s = 0.0 if kept else self._predictions.ttft_late_s(self._view[prefill].card.role, promised_s)
+        late_s = 0.0 if kept else self._late_s(self._view[prefill].card.role, promised_s)
         return _chance(ttft_s + late_s, promised_s)
+
+    def _late_s(self, role: Role, promised_s: float) -> float:
+        found = self._lates_s.get(role)
+        if found is None:
+            found = self._lates_s[role] = self._predictions.ttft_late_s(role, promised_s)
+        return found
 
     def _chance_held_up(self, place: _Place, tpot_s: float) -> float:
         """That its mean time per token is too long on a worker that goes on taking prompts: by the model, and by what happened lately."""

@@ -1,4 +1,4 @@
-"""The order of new requests that wait: priority, tenant, slack; who ages, and who makes way."""
+"""The order of new requests that wait: priority, tenant, when it is due; who ages, and who makes way."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from core.ids import RequestId
 from router.fairness import VirtualCounters
 from router.lanes import AGEING, Lanes, Round
 from router.service import ORDINARY, WantedService
-from router.waiting import Rank, Waiting
+from router.waiting import Rank, Takes, Waiting
 
 HORIZON_S = 10.0
 
 
 def new(name: str, service: WantedService = ORDINARY, since_s: float = 0.0, prefill_s: float = 0.0, tokens: int = 100) -> Waiting:
-    return Waiting(RequestId(name), Rank.NEW, tokens, since_s, 1e9, service, prefill_s)
+    return Waiting(RequestId(name), Rank.NEW, tokens, since_s, 1e9, service, Takes(prefill_s))
 
 
 def wants(ttft_s: float | None = None, priority: int = 0, tenant: str = "default", deadline_s: float | None = None) -> WantedService:
@@ -45,14 +45,14 @@ ORDERS: dict[str, tuple[list[Waiting], float, str]] = {
     "arrival, not length, where nothing is promised": ([new("short"), new("long", since_s=1.0, prefill_s=5.0)], 1.0, "short long"),
     "equally urgent ones as they came": ([new("a", wants(1.0)), new("b", wants(1.0)), new("c", wants(1.0))], 0.0, "a b c"),
     "the tighter promise": ([new("loose", wants(5.0)), new("tight", wants(1.0), since_s=0.5)], 0.5, "tight loose"),
-    "less slack for more to compute": ([new("short", wants(5.0)), new("long", wants(5.0), prefill_s=2.0)], 0.0, "long short"),
+    "by when they are due, not by slack": ([new("short", wants(5.0)), new("long", wants(5.1), prefill_s=2.0)], 0.0, "short long"),
     "what is promised nothing has a horizon": (
         [new("old"), new("promised", wants(5.0), since_s=6.0), new("soon", wants(1.0), since_s=6.0)],
         6.0,
         "soon old promised",
     ),
     "a deadline, less the answer": (
-        [new("a", wants(3.0)), Waiting(RequestId("b"), Rank.NEW, 100, 0.0, 1e9, wants(deadline_s=10.0), 1.0, 8.0)],
+        [new("a", wants(3.0)), Waiting(RequestId("b"), Rank.NEW, 100, 0.0, 1e9, wants(deadline_s=10.0), Takes(1.0, 8.0))],
         0.0,
         "b a",
     ),
@@ -81,7 +81,7 @@ ORDERS: dict[str, tuple[list[Waiting], float, str]] = {
 
 @pytest.mark.parametrize(("all_waiting", "now", "expected"), ORDERS.values(), ids=ORDERS.keys())
 def test_order(all_waiting: list[Waiting], now: float, expected: str) -> None:
-    """Priority, then whose objective is not lost, then the tenant that had least, then slack."""
+    """Priority, then whose objective is not lost, then the tenant that had least, then who is due first."""
     assert order(lanes_of(*all_waiting), now) == expected
 
 
