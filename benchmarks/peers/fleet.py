@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from core.config import RouterConfig
+from core.router_config import RouterConfig
 from core.step_model import StepModel
 from deploy.demo_model import VOCAB_SIZE
 from engine.performance.registry import kv_bytes_per_token, step_model_by_name

@@ -12,7 +12,8 @@ from aiohttp.test_utils import TestServer
 
 from benchmarks.peers.drive import drive, prompt_of
 from benchmarks.peers.fleet import Fleet
-from core.config import BatonConfig, RouterConfig
+from core.config import BatonConfig
+from core.router_config import RouterConfig
 from engine.sim_config import SimulatedEngineConfig
 from simulation.traces import Trace, TraceRequest
 
