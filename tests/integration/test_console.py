@@ -21,6 +21,7 @@ from playwright.async_api import Browser, Locator, expect
 
 from autoscaler.plan import Plan
 from autoscaler.scaler import BatonScaler
+from cluster.scaling_actions import RecentActions
 from core.router_config import ApiKeysConfig
 from core.worker import Role
 from router.keys import KeyRing
@@ -49,13 +50,24 @@ class Controller:
         self.said = {"model": "demo", "wanted": {"prefill": 2, "decode": 2}, "workers": [], "failures": []}
         self.plans: list[Plan] | None = []
 
+    def scale(self) -> None:
+        """With all that there is to show of it: rising demand, actions, limits that are reached, warnings."""
+        fleet = paper(BatonScaler(limits(most=2), policy()), 1, 1)
+        self.plans = [fleet.tick(traffic(1.0 * (turn + 1))) for turn in range(24)]
+        assert all(pool.forecast_tokens_per_s and pool.clamps for pool in self.plans[-1].pools)
+        assert self.plans[-1].warnings
+
     async def status(self) -> dict[str, Any]:
         return self.said
 
     async def scaling(self, last: int) -> dict[str, Any]:
         if self.plans is None:
             raise TimeoutError
-        return {"enabled": bool(self.plans), "plans": [msgspec.to_builtins(plan) for plan in reversed(self.plans[-last:])]}
+        asked = RecentActions()
+        for plan in self.plans:
+            asked.planned(plan)
+        plans = [msgspec.to_builtins(plan) for plan in reversed(self.plans[-last:])]
+        return {"enabled": bool(self.plans), "plans": plans, "actions": msgspec.to_builtins(asked.newest())}
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -181,9 +193,8 @@ async def test_a_decision_opens_by_keyboard(browser: Browser) -> None:
 
 
 async def test_scaling_is_drawn_and_told(browser: Browser, server: RouterServer, controller: Controller) -> None:
-    """Demand, forecast and capacity as lines, the newest plan in words; when it is not known any more, that."""
-    fleet = paper(BatonScaler(limits(most=8), policy()), 1, 1)
-    controller.plans = [fleet.tick(traffic(0.5 * (turn + 1))) for turn in range(12)]
+    """Demand, forecast and capacity as lines, each at its time, what was done in words; when it is not known any more, that."""
+    controller.scale()
     async with console(browser, server) as watched:
         panel = watched.page.locator("#scaling")
         for role in Role:
@@ -191,6 +202,14 @@ async def test_scaling_is_drawn_and_told(browser: Browser, server: RouterServer,
             await expect(pool).to_contain_text(re.compile(r"demand [\d,]+ · forecast [\d,]+ in 60.s"), timeout=10_000)
             for line in ("demand", "forecast", "capacity"):
                 await expect(pool.locator(f"polyline.{line}")).to_have_count(1)
+            ends = {line: await pool.locator(f"polyline.{line}").evaluate(_ENDS) for line in ("demand", "forecast")}
+            now = float(await pool.locator("line.now").get_attribute("x1") or 0)
+            assert ends["demand"][1] == pytest.approx(now, abs=0.2)
+            assert ends["forecast"][0] > ends["demand"][0]
+            assert ends["forecast"][1] > now
+        assert controller.plans is not None
+        assert not controller.plans[-1].actions, "the newest plan asks for nothing: what is shown is of those before"
+        await expect(panel.locator(".told")).to_contain_text(re.compile(r"\d\d:\d\d:\d\d +add \d to (prefill|decode)"))
         controller.plans = None
         await expect(panel).to_contain_text("is not known now", timeout=10_000)
 
@@ -330,12 +349,15 @@ async def test_hostile_names_stay_text(browser: Browser, server: RouterServer, c
 async def test_every_text_can_be_read(browser: Browser, server: RouterServer, controller: Controller, scheme: Any) -> None:
     """In light and dark: a contrast of 4.5 to 1 at least between each text and what is behind it (WCAG AA)."""
     controller.said["failures"] = [{"worker": "decode-7", "at": 1.0, "reason": "died", "was_ready": True}]
+    controller.scale()
     async with console(browser, server, color_scheme=scheme) as watched:
         assert (await ask(server, PROMPT, 4, **{"x-request-id": f"read-{scheme}"})).is_success
         await expect(watched.page.locator("#decisions > li").filter(has_text=f"read-{scheme}")).to_be_visible()
         await _open_all(watched)
+        await _scaling_is_drawn(watched)
         found = await watched.page.evaluate(_CONTRASTS)
         assert len(found["texts"]) > 40
+        assert {"demand", "forecast", "capacity"} <= set(found["texts"])
         assert found["poor"] == []
         assert (found["ground"] > 0.5) is (scheme == "light")
 
@@ -343,17 +365,22 @@ async def test_every_text_can_be_read(browser: Browser, server: RouterServer, co
 async def test_a_narrow_screen(browser: Browser, server: RouterServer, controller: Controller) -> None:
     """360 pixels, everything opened, long names: the page never scrolls sideways, and what is wider scrolls by itself."""
     controller.said["workers"] = [{"worker": "decode-" + "x" * 80, "role": "decode", "state": "starting", "phase": "y" * 80}]
+    controller.scale()
     async with console(browser, server, viewport={"width": 360, "height": 740}) as watched:
         assert (await ask(server, PROMPT, 4, **{"x-request-id": "narrow"})).is_success
         await expect(watched.page.locator("#decisions > li").filter(has_text="narrow")).to_be_visible()
         await _open_all(watched)
+        await _scaling_is_drawn(watched)
         assert await watched.page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert await watched.page.evaluate(_CUT_OFF) == []
 
 
 async def test_every_control_is_reached_and_seen(browser: Browser, server: RouterServer, controller: Controller) -> None:
     """With Tab alone, from the top to the bottom, each with a visible ring; nothing that can be clicked is left out."""
+    controller.scale()
     async with console(browser, server) as watched:
         page = watched.page
+        await _scaling_is_drawn(watched)
         assert (await ask(server, PROMPT, 4, **{"x-request-id": "tab"})).is_success
         await expect(page.locator("#decisions > li").filter(has_text="tab")).to_be_visible()
         clickable: int = await page.evaluate(
@@ -424,6 +451,11 @@ async def test_top_comes_and_goes(server: RouterServer, controller: Controller, 
         os.close(its)
 
 
+async def _scaling_is_drawn(watched: Watched) -> None:
+    """The page asks once a second, and the controller's answer is kept for some."""
+    await expect(watched.page.locator("#scaling .chart svg")).to_have_count(2, timeout=10_000)
+
+
 async def _open_all(watched: Watched) -> None:
     """Every fold of the page; new ones stay shut."""
     summaries: Locator = watched.page.locator("details:not([open]) > summary:visible")
@@ -431,6 +463,8 @@ async def _open_all(watched: Watched) -> None:
         await summaries.first.click()
     await watched.page.locator("#decisions summary").first.click()
 
+
+_ENDS = "(line) => [line.points[0].x, line.points[line.points.length - 1].x]"
 
 _HANDOFFS = re.compile(r"\d+ hand-offs, [\d.]+.MB of KV")
 
@@ -452,6 +486,15 @@ _LUMINANCE = """
     return [255, 255, 255];
   };
 """
+
+_CUT_OFF = """() => {
+  const texts = [...document.querySelectorAll("#scaling svg text")];
+  const boxes = texts.map((one) => [one.textContent, one.getBoundingClientRect(), one.ownerSVGElement]);
+  const outside = boxes.filter(([, box, svg]) => box.right > svg.getBoundingClientRect().right + 0.5);
+  const over = boxes.filter(([, box, svg], place) => boxes[place + 1]?.[2] === svg && box.right > boxes[place + 1][1].left);
+  return [...outside, ...over].map(([text]) => text);
+}"""
+"""Words of the charts that leave their picture, or lie over the next."""
 
 _CONTRASTS = (
     "() => {"

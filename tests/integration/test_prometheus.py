@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -162,6 +163,16 @@ def test_every_process_is_found(watched: Watched) -> None:
     assert scraped == {(labels["instance"], labels["component"], "up") for labels in told}
     assert sorted(labels["component"] for labels in told) == ["controller", "router", "worker", "worker"]
     assert {t["labels"]["app"] for t in active if t["labels"]["job"] == "baton"} == {"baton"}
+
+
+def test_ray_is_found_too(watched: Watched) -> None:
+    """Each node's exporter of Ray's own metrics is listed, answers with them, and is scraped."""
+    [addresses] = [target["targets"] for target in watched.targets if target["labels"]["job"] == "ray"]
+    assert addresses
+    for address in addresses:
+        assert re.search(r"^ray_\w+\{", httpx.get(f"http://{address}/metrics").text, re.MULTILINE)
+    active = watched.prometheus.get("targets")["activeTargets"]
+    assert [(t["labels"]["instance"], t["health"]) for t in active if t["labels"]["job"] == "ray"] == [(name, "up") for name in addresses]
 
 
 def test_every_panel_shows_something(watched: Watched) -> None:

@@ -13,7 +13,7 @@ from tests.support.cluster_process import MODEL
 
 
 class Clients:
-    """``statuses`` are those of all answers so far."""
+    """``statuses`` are those of all answers so far; one that has fewer tokens than were asked for is counted as ``short``."""
 
     def __init__(self, url: str) -> None:
         self.statuses: Counter[int | str] = Counter()
@@ -44,9 +44,15 @@ class Clients:
     async def _ask(self, client: httpx.AsyncClient, prompt_tokens: int, max_tokens: int) -> None:
         self._asked += 1
         prompt = [10 + self._asked % 4000, *[7] * (prompt_tokens - 1)]  # another beginning each time: nothing of it is cached
-        body = {"model": MODEL, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0.0}
+        body = {"model": MODEL, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0.0, "ignore_eos": True}
         try:
             answer = await client.post(f"{self._url}/v1/completions", json=body)
-            self.statuses[answer.status_code] += 1
+            self.statuses["short" if answer.is_success and _tokens(answer) != max_tokens else answer.status_code] += 1
         except httpx.HTTPError as error:
             self.statuses[type(error).__name__] += 1
+
+
+def _tokens(answer: httpx.Response) -> int:
+    """That the client has got."""
+    found: int = answer.json()["usage"]["completion_tokens"]
+    return found

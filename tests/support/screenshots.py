@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from playwright.async_api import Browser, Page
 
+from autoscaler.plan import Plan
+from autoscaler.policy import PoolLimits, ScalerLimits
+from autoscaler.scaler import BatonScaler
+from cluster.scaling_actions import RecentActions
 from tests.support.chromium import chromium, watched_page
 from tests.support.console_stage import clients, console_server
 from tests.support.router_server import RouterServer
+from tests.support.scaling import paper, policy, traffic
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 WIDE = {"width": 1200, "height": 1120}
@@ -22,11 +30,44 @@ SHOTS: dict[str, dict[str, Any]] = {
 BUSY_S = 15.0
 """Before the first picture: step times are measured by then, and decisions go by them."""
 
+PREFILL, DECODE = 2, 3
+PLANS, PLAN_EVERY_S = 90, 2.0
+
+
+class Planner:
+    """Baton's scaler, planning on paper for as many workers as there are: demand rises, and a second prefill worker is added."""
+
+    def __init__(self) -> None:
+        limits = ScalerLimits(PoolLimits(1, PREFILL), PoolLimits(DECODE, DECODE))
+        self._fleet = paper(BatonScaler(limits, policy()), 1, DECODE)
+        self._asked = RecentActions()
+        self._fleet.now_s = time.time() - PLANS * PLAN_EVERY_S
+        for _ in range(PLANS):
+            self._plan()
+
+    def _plan(self) -> Plan:
+        done = len(self._fleet.plans)
+        requests_per_s = 9 + 9 / (1 + math.exp((25 - done) / 6)) + math.sin(done / 5)
+        plan = self._fleet.tick(traffic(requests_per_s, 4000.0), PLAN_EVERY_S)
+        self._asked.planned(plan)
+        return plan
+
+    async def told(self, last: int) -> dict[str, Any]:
+        """As the controller answers."""
+        while self._fleet.now_s + PLAN_EVERY_S <= time.time():
+            self._plan()
+        plans = [msgspec.to_builtins(plan) for plan in reversed(self._fleet.plans[-last:])]
+        return {"enabled": True, "plans": plans, "actions": msgspec.to_builtins(self._asked.newest())}
+
 
 async def take() -> None:
     """All of them, of the same minute."""
     IMAGES.mkdir(parents=True, exist_ok=True)
-    async with console_server(2, 3, policy="baton") as server, clients(server, 14), chromium() as browser:
+    async with (
+        console_server(PREFILL, DECODE, policy="baton", scaling=Planner().told) as server,
+        clients(server, 14),
+        chromium() as browser,
+    ):
         await asyncio.sleep(BUSY_S)
         for name, options in SHOTS.items():
             async with watched_page(browser, **options) as watched:
