@@ -48,6 +48,8 @@ elsewhere (docs/simulator.md). {GPUS} workers of one GPU each, step times `{MODE
   cannot be kept is the router's, too, and that the longest makes way: *own* are policies without, as in their own systems (Mooncake's
   refuses early; there the newest is refused); under *with our router* are the best of them with it. Each is shown at the ratio of prefill
   and decode workers (xPyD; A: aggregated) and the step size at which its goodput is the highest.
+- *Aggregated* has no `llmd_decode_first` and no `dynamo_kv_conditional`: what is their own is whether a request is split, and nothing is
+  there. The second is `dynamo_kv` then.
 - *Ablation*: our policy without one term of its cost, or without knowing of caches (*prefix*), of the load at the end of the prompt
   (*foresight*) or of plans with one worker (*alone*); docs/decisions.md has the terms. At its best set-up that has prefill workers:
   without those, half of the terms have nothing to say.

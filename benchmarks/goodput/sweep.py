@@ -14,8 +14,8 @@ from simulation.goodput import SHARE, Objective, Outcome, goodput
 
 _STOP_SHARE = 0.8
 """A sweep ends at the first rate with fewer good ones."""
-_AGGREGATED = ("round_robin", "least_outstanding_tokens", "power_of_two", "sglang_cache_aware", "dynamo_kv")
-"""Policies that say something about workers that do all of a request."""
+_AGGREGATED = ("random", "round_robin", "least_outstanding_tokens", "power_of_two", "sglang_cache_aware", "dynamo_kv", "mooncake_ttft")
+"""Policies that say something about workers that do all of a request. Without prefill workers, the rest have nothing of their own left."""
 OURS = "baton"
 
 
@@ -66,12 +66,18 @@ class Sweep:
         self._seed = seed
 
     def curves(self, setups: Iterable[Setup], rates: Sequence[float] | None = None) -> list[Curve]:
-        """One for each, rate by rate until too few are good; all set-ups side by side."""
+        """One for each, rate by rate until too few are good; all set-ups side by side. Where even the first of ``rates`` is too much,
+        slower ones of the workload's are tried until one is not."""
+        rates = self._workload.rates if rates is None else rates
         points: dict[Setup, list[Outcome]] = {setup: [] for setup in setups}
-        for rate in self._workload.rates if rates is None else rates:
+        for rate in rates:
             going = [setup for setup, known in points.items() if not known or known[-1].share >= _STOP_SHARE]
             for run, found in self._runs.of(self._run(setup, rate) for setup in going).items():
                 points[run.setup].append(found)
+        for rate in reversed([rate for rate in self._workload.rates if rate < rates[0]]):
+            late = [setup for setup, known in points.items() if known[0].share < SHARE]
+            for run, found in self._runs.of(self._run(setup, rate) for setup in late).items():
+                points[run.setup].insert(0, found)
         return [Curve(setup, known) for setup, known in points.items()]
 
     def best(self, policies: Sequence[str], ratios: Sequence[int], step_tokens: Sequence[int]) -> list[Curve]:

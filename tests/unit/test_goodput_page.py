@@ -1,7 +1,9 @@
 """``make goodput`` from the first run to the page, small."""
 
 import re
+from dataclasses import replace
 
+import msgspec
 import pytest
 
 from benchmarks.goodput import page
@@ -52,6 +54,32 @@ def test_who_refuses_early():
     queues = [spec(Run(setup, "azure_code", 40, 1.0, WORK.objective)).queue for setup in setups]
     assert [queue.refuse_hopeless for queue in queues] == [True, False, True, True]
     assert [queue.longest_makes_way for queue in queues] == [True, False, True, False]
+
+
+class Steep(Runs):
+    """Outcomes of a cluster that keeps all promises up to a rate of 30, with one router up to 60, and none beyond."""
+
+    def __init__(self, one):
+        self._one = one
+        self.ran = []
+
+    def of(self, runs):
+        wanted = list(runs)
+        self.ran += [(run.setup.routers, run.rate) for run in wanted]
+        good = {run: self._one.offered if run.rate <= (60 if run.setup.routers == 1 else 30) else 0 for run in wanted}
+        return {run: msgspec.structs.replace(self._one, rate=run.rate, good=count) for run, count in good.items()}
+
+
+def test_who_is_far_below_the_best_is_looked_for_there(written):
+    """Rates near the best one's goodput are tried first; who is not good enough at the lowest of them, at slower ones until it is."""
+    _, found = written
+    work = replace(WORK, rates=(10, 20, 30, 40, 50, 60, 70))
+    runs = Steep(found["per request"][0].points[0])
+    one, four = Sweep(work, runs, seed=1).curves([Setup("baton", 8), Setup("baton", 8, routers=4)], [50, 60, 70])
+    assert [point.rate for point in one.points] == [50, 60, 70]
+    assert [point.rate for point in four.points] == [30, 40, 50]
+    assert 30 <= four.goodput < 40
+    assert (4, 20) not in runs.ran
 
 
 def test_what_is_known_is_not_run_again(written, monkeypatch):
