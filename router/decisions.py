@@ -37,6 +37,7 @@ def _made(made: Made) -> dict[str, Any]:
         "at_s": made.at_s,
         "took_s": decision.took_s,
         "kind": decision.reason,
+        "priced": decision.priced,
         "prompt_tokens": ask.prompt_tokens,
         "expected_output_tokens": ask.expected_tokens,
         "objective": {"ttft_s": ask.ttft_s, "tpot_s": ask.tpot_s},
@@ -69,4 +70,4 @@ def in_short(made: Made) -> str:
     plan = chosen.plan
     where = f"prefill={plan.prefill} decode={plan.decode}" if plan.is_split else f"whole={plan.decode}"
     foreseen = [f"{name}={value:.4g}" for name, value in (("ttft_s", chosen.ttft_s), ("tpot_s", chosen.tpot_s)) if value is not None]
-    return " ".join([where, *foreseen, f"cost={chosen.cost:.4g}", f"candidates={len(made.decision.candidates)}"])
+    return " ".join([where, *foreseen, f"cost={chosen.cost:.4g}", f"candidates={made.decision.priced}"])

@@ -177,3 +177,5 @@ class Decision:
     """Seconds the decision took."""
     awaited: Sequence[WorkerId] = ()
     """Full workers, to wait for one of which is better than any plan there is now."""
+    priced: int = 0
+    """Plans that were compared; ``candidates`` are the cheapest of them."""

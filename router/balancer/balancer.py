@@ -74,7 +74,7 @@ class Balancer:
         if not possible:
             hopeless = bool(rejected) and all(reason.startswith(TOO_LONG) for reason in rejected.values())
             return Decision(None, (), rejected, "no worker can take it", hopeless, self._stopwatch() - began_s)
-        scored = self._policy.decide(ask, possible, view)
+        scored, priced = self._policy.decide(ask, possible, view)
         best = min(scored, key=lambda candidate: candidate.cost)
         if best.ttft_s is None and self._oracle is not None:
             foretold = self._oracle.foretell(ask, best.plan, view)
@@ -83,7 +83,7 @@ class Balancer:
             took_s = self._stopwatch() - began_s
             return Decision(None, (), rejected, f"waits for {best.plan.prefill}", took_s=took_s, awaited=possible.full)
         kept = heapq.nsmallest(KEPT, scored, key=lambda candidate: candidate.cost)
-        return Decision(best, kept, rejected, possible.kind, took_s=self._stopwatch() - began_s)
+        return Decision(best, kept, rejected, possible.kind, took_s=self._stopwatch() - began_s, priced=priced)
 
     def soonest_s(self, ask: Ask, view: View, ahead_tokens: float) -> float | None:
         """When the first token of a request for which nobody has room will come, from its arrival; None: nobody can tell."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from core.ids import WorkerId
 from core.step_model import StepModel
@@ -37,6 +37,15 @@ class Predictions(Protocol):
         time per token."""
 
 
+class Shortlist(NamedTuple):
+    """What a policy says of the plans there are."""
+
+    scored: list[Scored]
+    """The cheapest among them; no others need be here."""
+    priced: int
+    """Plans that were compared, these included."""
+
+
 class Policy(ABC):
     """Prices candidates. Pure but for what it remembers of its own decisions; never waits."""
 
@@ -48,9 +57,10 @@ class Policy(ABC):
         """One cost and reason per candidate, in the same order. ``candidates`` is never empty; all its workers are in
         ``view``. The result is valid for this moment only. Raises nothing."""
 
-    def decide(self, ask: Ask, candidates: Candidates, view: View) -> list[Scored]:
+    def decide(self, ask: Ask, candidates: Candidates, view: View) -> Shortlist:
         """Some or all of ``candidates``, which are at least one, priced. A policy that need not look at all says so by this."""
-        return self.score(ask, candidates.plans(), view)
+        plans = candidates.plans()
+        return Shortlist(self.score(ask, plans, view), len(plans))
 
     def chosen(self, ask: Ask, best: Scored) -> None:  # noqa: B027 - most policies keep no memory
         """Told which candidate was taken and is followed."""

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from core.ids import WorkerId
-from router.balancer.base import KEPT, Policy, Predictions
+from router.balancer.base import KEPT, Policy, Predictions, Shortlist
 from router.balancer.candidates import Alone, Candidates
 from router.balancer.pricing import SWITCHES, Priced, Pricing
 from router.balancer.rate import Rate
@@ -42,7 +42,7 @@ class Joint(Policy):
         self._handed = Rate()
         self.alone = Alone.NEVER if "alone" in without else Alone.DECODE  # type: ignore[misc]  # for everybody else it never differs
 
-    def decide(self, ask: Ask, candidates: Candidates, view: View) -> list[Scored]:
+    def decide(self, ask: Ask, candidates: Candidates, view: View) -> Shortlist:
         """Of the pairs of the workers that are best on their side, and the best singles, those that cost least. Decode workers are the best
         ones for a prompt that the best prefill worker computes; in each of the three is whoever has most of the prompt."""
         pricing, hits = self._pricing(ask, view), ask.hits
@@ -56,7 +56,7 @@ class Joint(Policy):
         alone = _best(candidates.alone, lambda worker: pricing.alone_s(worker, in_s), hits, _ALONE)
         plans = [*(Plan(p, d) for p in prefill for d in decode), *(Plan(w, w) for w in alone)]
         priced = [self._blurred(pricing.priced(plan), view) for plan in plans]
-        return [each.scored() for each in heapq.nsmallest(KEPT, priced, key=lambda each: each.cost)]
+        return Shortlist([each.scored() for each in heapq.nsmallest(KEPT, priced, key=lambda each: each.cost)], len(priced))
 
     def score(self, ask: Ask, candidates: Sequence[Plan], view: View) -> list[Scored]:
         pricing = self._pricing(ask, view)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from router.balancer.base import Policy
+from router.balancer.base import Policy, Shortlist
 from router.balancer.candidates import Candidates
 from router.balancer.one_by_one import around_the_best
 from router.balancer.workload import decode_tokens, prompt_tokens
@@ -24,13 +24,13 @@ class LeastOutstandingTokens(Policy):
     def score(self, ask: Ask, candidates: Sequence[Plan], view: View) -> list[Scored]:
         return [self._scored(plan, view) for plan in candidates]
 
-    def decide(self, ask: Ask, candidates: Candidates, view: View) -> list[Scored]:
+    def decide(self, ask: Ask, candidates: Candidates, view: View) -> Shortlist:
         plans = around_the_best(
             candidates,
             lambda worker: (prompt_tokens(view[worker]), self._rng.random()),
             lambda worker: (decode_tokens(view[worker]), self._rng.random()),
         )
-        return self.score(ask, plans, view)
+        return Shortlist(self.score(ask, plans, view), len(plans))
 
     def _scored(self, plan: Plan, view: View) -> Scored:
         prefill, decode = prompt_tokens(view[plan.prefill]), decode_tokens(view[plan.decode])

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from core.ids import WorkerId
 from core.step_model import StepModel
-from router.balancer.base import Predictions
+from router.balancer.base import Predictions, Shortlist
 from router.balancer.candidates import Candidates
 from router.balancer.one_by_one import OneByOne, Rating
 from router.plan import Ask, Plan, Scored, View, WorkerView
@@ -34,8 +34,9 @@ class MooncakeTtft(OneByOne):
     def score(self, ask: Ask, candidates: Sequence[Plan], view: View) -> list[Scored]:
         return [self._timed(scored, ask, view) for scored in super().score(ask, candidates, view)]
 
-    def decide(self, ask: Ask, candidates: Candidates, view: View) -> list[Scored]:
-        return [self._timed(scored, ask, view) for scored in super().decide(ask, candidates, view)]
+    def decide(self, ask: Ask, candidates: Candidates, view: View) -> Shortlist:
+        scored, priced = super().decide(ask, candidates, view)
+        return Shortlist([self._timed(each, ask, view) for each in scored], priced)
 
     def _timed(self, scored: Scored, ask: Ask, view: View) -> Scored:
         (first,) = self.rate_prefill(ask, [scored.plan.prefill], view)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from core.ids import WorkerId
-from router.balancer.base import Policy
+from router.balancer.base import Policy, Shortlist
 from router.balancer.candidates import Candidates
 from router.plan import Ask, Plan, Scored, View
 
@@ -69,11 +69,12 @@ class OneByOne(Policy):
         price, _, _ = self._price(ask, prefill, decode, alone, view)
         return [price(plan) for plan in candidates]
 
-    def decide(self, ask: Ask, candidates: Candidates, view: View) -> list[Scored]:
+    def decide(self, ask: Ask, candidates: Candidates, view: View) -> Shortlist:
         has_pairs = bool(candidates.prefill and candidates.decode)
         pools = (candidates.prefill, candidates.decode) if has_pairs else ((), ())
         price, prefill, decode = self._price(ask, *pools, candidates.alone, view)
-        return [price(plan) for plan in around_the_best(candidates, prefill.__getitem__, decode.__getitem__)]
+        scored = [price(plan) for plan in around_the_best(candidates, prefill.__getitem__, decode.__getitem__)]
+        return Shortlist(scored, len(scored))
 
     def _price(
         self, ask: Ask, prefill: Sequence[WorkerId], decode: Sequence[WorkerId], alone: Sequence[WorkerId], view: View

@@ -17,7 +17,7 @@ P, D = WorkerId("p"), WorkerId("d")
 ASK = Ask(RequestId("r"), 20, 10, True, hits={P: 16}, expected_tokens=7.5, ttft_s=2.0)
 PAIR = Scored(Plan(P, D), 1.25, "quick", {"queue": 0.25, "decode": 1.0}, 0.3, 0.0125)
 ALONE = Scored(Plan(D, D), 2.5, "slow", {"queue": 2.5}, 2.6, 0.1)
-SPLIT = Decision(PAIR, (PAIR, ALONE), {WorkerId("x"): "draining"}, "split", took_s=0.0005)
+SPLIT = Decision(PAIR, (PAIR, ALONE), {WorkerId("x"): "draining"}, "split", took_s=0.0005, priced=20)
 NOBODY = Decision(None, (), {P: "full"}, "no worker can take it")
 
 
@@ -74,7 +74,7 @@ def test_the_short_form_names_workers_and_predictions() -> None:
     whole = Decision(Scored(Plan(D, D), 3.0, "drawn"), (), {}, "one worker")
     record = timeline(SPLIT, whole)
     assert [in_short(made) for made in record.decisions] == [
-        "prefill=p decode=d ttft_s=0.3 tpot_s=0.0125 cost=1.25 candidates=2",
+        "prefill=p decode=d ttft_s=0.3 tpot_s=0.0125 cost=1.25 candidates=20",
         "whole=d cost=3 candidates=0",
     ]
 

@@ -358,6 +358,6 @@ def test_a_thousand_workers_make_few_plans() -> None:
     names = [f"p{n}" for n in range(300)] + [f"d{n}" for n in range(700)]
     workers = cluster(*names, **{f"p{n}": busy_prefill(1000 + n) for n in range(300) if n != 77})
     policy = joint()
-    scored = policy.decide(ask(), candidates(ask(), workers, policy.alone), workers)
-    assert len(scored) <= 4 * 4 + 4
+    scored, priced = policy.decide(ask(), candidates(ask(), workers, policy.alone), workers)
+    assert priced == 4 * 4 + 4
     assert {s.plan.prefill for s in scored if s.plan.is_split} >= {WorkerId("p77")}

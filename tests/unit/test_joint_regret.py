@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks.decision import Known, cluster
 from core.ids import RequestId, WorkerId
+from router.balancer.balancer import Balancer
+from router.balancer.base import KEPT
 from router.balancer.candidates import Alone, candidates
 from router.balancer.joint import Joint
 from router.balancer.pricing import TERMS
@@ -36,7 +38,7 @@ def regrets(workers: int, decisions: int, links: tuple[float, float], hit: float
         likely = (30.0, 100.0, 200.0, 400.0, 900.0)
         ask = Ask(RequestId(str(number)), 12_000, 1000, True, frozenset(), None, False, 100.0, 0.0, hits, 300.0, likely, 3.0, 0.05)
         possible = candidates(ask, view, Alone.DECODE)
-        taken = min(scored.cost for scored in policy.decide(ask, possible, view))
+        taken = min(scored.cost for scored in policy.decide(ask, possible, view).scored)
         cheapest = min(scored.cost for scored in policy.score(ask, possible.plans(), view))
         found.append(taken - cheapest)
     return found
@@ -60,6 +62,14 @@ def test_of_many_workers_a_plan_is_taken_that_is_hardly_dearer(links: tuple[floa
     """Transfers, broken promises and stalls count where candidates are chosen, not only between those."""
     found = regrets(64, 25, links, hit)
     assert sum(found) / len(found) < 0.05
+
+
+def test_the_header_counts_the_plans_that_were_compared() -> None:
+    """Not those that are written down with the decision, of which there are eight at most."""
+    view = cluster(64, random.Random(3))
+    ask = Ask(RequestId("r"), 12_000, 1000, True, now_s=100.0, expected_tokens=300.0)
+    decision = Balancer(Joint(Known(), random.Random(1))).choose(ask, view)
+    assert (len(decision.candidates), decision.priced) == (KEPT, 4 * 4 + 4)
 
 
 @pytest.mark.parametrize("term", TERMS)

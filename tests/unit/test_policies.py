@@ -158,7 +158,7 @@ def test_looking_at_sums_is_as_good_as_looking_at_products(
     few, all_of_them = (make_policy(policy, random.Random(seed), Foreseen()) for _ in range(2))
     possible = candidates(question, view, few.alone)
     if possible:
-        decided, scored = few.decide(question, possible, view), all_of_them.score(question, possible.plans(), view)
+        decided, scored = few.decide(question, possible, view).scored, all_of_them.score(question, possible.plans(), view)
         assert min(decided, key=lambda one: one.cost) == min(scored, key=lambda one: one.cost)
         assert {one.plan for one in decided} <= {one.plan for one in scored}
 
