@@ -14,6 +14,7 @@ import termios
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 import pytest_asyncio
@@ -408,11 +409,19 @@ TOP = (sys.executable, "-m", "deploy.cli", "top")
 
 async def test_one_frame_for_a_pipe(server: RouterServer, controller: Controller) -> None:
     """``baton top --once`` prints what the console shows, without colours, and ends."""
+    controller.scale()
+    async with httpx.AsyncClient(base_url=server.url) as client:
+
+        async def heard() -> bool:
+            """A router asks for plans every two seconds at most: that it knows of these."""
+            return "add 1 to prefill" in (await client.get("/v1/baton/console")).text
+
+        await assert_eventually(heard)
     assert (await ask(server, PROMPT, 4, **{"x-request-id": "piped"})).is_success
     top = await asyncio.create_subprocess_exec(*TOP, "--once", "--url", server.url, stdout=asyncio.subprocess.PIPE)
     told, _ = await top.communicate()
     assert top.returncode == 0
-    for said in ("2 of 2 ready", "decode-1", "cmpl-piped", "hand-offs", "off: each pool"):
+    for said in ("2 of 2 ready", "decode-1", "cmpl-piped", "hand-offs", "add 1 to prefill"):
         assert said in told.decode()
     assert b"\x1b" not in told
 
