@@ -241,20 +241,20 @@ HOPELESS = "0.001"
 """Seconds to the first token: a quarter of what one step takes."""
 
 
-async def test_what_cannot_be_kept_is_refused_early() -> None:
-    """With 429, when to try again, and why; other requests are served. Not before anything was measured."""
+async def test_what_can_never_be_kept_is_refused_early() -> None:
+    """With 400, why, and what to ask for; not with a time to come again, at which it would be as wrong. Other requests are served. Not
+    before anything was measured."""
     async with router_server({"timing": STEPS}) as server, httpx.AsyncClient(base_url=server.url, timeout=30.0) as client:
         assert (await complete(client, "too soon to tell", x_baton_ttft_s=HOPELESS)).status_code == 200
         await measured(server, client)
         for stream in (False, True):
             refused = await complete(client, "too late", stream=stream, x_baton_ttft_s=HOPELESS)
-            assert refused.status_code == 429, refused.text
-            wait_s = int(refused.headers["retry-after"])
+            assert refused.status_code == 400, refused.text
+            assert "retry-after" not in refused.headers
             message = refused.json()["error"]["message"]
-            assert wait_s >= 1
-            assert "the first token would come after" in message
-            assert "0.001 s is promised" in message
-            assert f"try again in {wait_s} s" in message
+            assert "the prompt is too long for its promise" in message
+            assert "promised within 0.001 s" in message
+            assert "`x-baton-ttft-s`" in message
             why = (await client.get(f"/v1/baton/decisions/{refused.headers['x-baton-request']}")).json()["decisions"]
             assert [(part["outcome"], len(part["decisions"])) for part in why] == [("failed", 1)]
         assert (await complete(client, "in time", x_baton_ttft_s="30")).status_code == 200

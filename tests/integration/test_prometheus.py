@@ -166,11 +166,11 @@ def test_every_process_is_found(watched: Watched) -> None:
 
 
 def test_ray_is_found_too(watched: Watched) -> None:
-    """Each node's exporter of Ray's own metrics is listed, answers with them, and is scraped."""
+    """Each exporter of Ray's own metrics, of nodes and of what starts them, is listed, answers with them, and is scraped."""
     [addresses] = [target["targets"] for target in watched.targets if target["labels"]["job"] == "ray"]
     assert addresses
     for address in addresses:
-        assert re.search(r"^ray_\w+\{", httpx.get(f"http://{address}/metrics").text, re.MULTILINE)
+        assert re.search(r"^(ray|autoscaler)_\w+\{", httpx.get(f"http://{address}/metrics").text, re.MULTILINE)
     active = watched.prometheus.get("targets")["activeTargets"]
     assert [(t["labels"]["instance"], t["health"]) for t in active if t["labels"]["job"] == "ray"] == [(name, "up") for name in addresses]
 
