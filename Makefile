@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 LOCK   ?= cpu
 BIN    := .venv/bin
-JOBS   ?= 2
+JOBS   ?= 0
 # Where uv looks for torch's CPU build: where pip has been told to find wheels, else PyTorch's index.
 TORCH_CPU ?= $(or $(PIP_FIND_LINKS),https://download.pytorch.org/whl/cpu/torch/)
 COMPILE := $(BIN)/uv pip compile --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet
@@ -20,7 +20,7 @@ setup: ## Make .venv from the lock (LOCK=gpu for NVIDIA GPUs); does nothing when
 demo: setup ## Serve the demo model on one prefill and one decode worker, here (ONCE=1 stops after one answer; MODEL=directory or hub name)
 	@$(BIN)/baton demo $(if $(ONCE),--once) $(if $(MODEL),--model "$(MODEL)")
 
-test: setup ## Run every test, two files at a time (JOBS=0: one after the other)
+test: setup ## Run every test, one after the other (JOBS=2: two files at a time)
 	@sh deploy/test_tools.sh
 	@$(BIN)/python -m pytest --numprocesses $(JOBS)
 
