@@ -66,14 +66,18 @@ class Colleagues:
         if secret is None:
             return None
         path, proof = f"/{detail}/{quote(request, safe='')}", _proof(secret, detail, request)
+        asked: list[asyncio.Task[dict[str, Any] | None]] = []
         try:
             async with asyncio.timeout(_WITHIN_S):
-                asked = [self._ask(address, path, proof) for address in _addresses(await targets(), self._router)]
+                asked += [asyncio.create_task(self._ask(address, path, proof)) for address in _addresses(await targets(), self._router)]
                 for answer in asyncio.as_completed(asked):
                     if (known := await answer) is not None:
                         return known
         except Exception as error:  # the controller is away, or somebody takes too long: then it is as if nobody knew
             log.warning("router: the other routers could not all be asked for request %r (%s)", request, type(error).__name__)
+        finally:
+            for each in asked:
+                each.cancel()
         return None
 
     def answer(self, path: str, headers: Mapping[str, str]) -> bytes | None:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from core.ids import WorkerId
 from router.balancer.base import KEPT, Policy, Predictions, Shortlist
 from router.balancer.candidates import Alone, Candidates
-from router.balancer.pricing import SWITCHES, Priced, Pricing
+from router.balancer.price_parts import Priced
+from router.balancer.pricing import SWITCHES, Pricing
 from router.balancer.rate import Rate
 from router.plan import Ask, Plan, Scored, View, WorkerView
 

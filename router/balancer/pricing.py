@@ -7,21 +7,17 @@ left for each of many pairs is a few sums.
 from __future__ import annotations
 
 import math
-import operator
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from core.ids import WorkerId
 from core.step_model import StepModel
 from core.worker import Role
-from router.balancer.adapter_load import NOTHING_TO_LOAD, Loading, loading
+from router.balancer.adapter_load import NOTHING_TO_LOAD, loading
 from router.balancer.base import Predictions
+from router.balancer.price_parts import KEPT_PROMPT, NO_HARM, TERMS, Decoding, Harm, Place, Priced, Prompt, Steps
 from router.balancer.rate import Rate
-from router.plan import Ask, Plan, Scored, View, WorkerView
+from router.plan import Ask, Plan, View, WorkerView
 
-TERMS = ("queue", "load", "prefill", "transfer", "admit", "decode", "interference", "misses")
 SWITCHES = frozenset({*TERMS, "prefix", "foresight", "alone", "blur"})
 """What an ablation can leave out: terms, and beside them knowledge of caches, of the future, plans with one worker, and what keeps
 routers that see the same from doing the same."""
@@ -42,110 +38,6 @@ _BUSY_AT_MOST = 0.9
 """Of a worker's time, for prompts beside its answers: more would make steps endless."""
 
 
-@dataclass(slots=True)
-class _Place:
-    """One worker."""
-
-    worker: WorkerId
-    seen: WorkerView
-    model: StepModel
-    budget: int
-    """Tokens per step."""
-    cached: int
-    """Tokens of the prompt that need not be computed there. The last one always is."""
-    share: float
-    """The part of its pool's time that prompts have had lately."""
-    load: Loading
-    """What it takes until the request's adapter is there."""
-    steps: dict[int, _Steps]
-    """By the size of the batch."""
-
-    @property
-    def most_s(self) -> float:
-        """What a step is longer by, if prompts fill it."""
-        return self.model.prefill_s(self.budget, 0, self.budget)
-
-
-@dataclass(slots=True)
-class _Prompt:
-    """Computing the prompt on one worker."""
-
-    queue_s: float
-    prefill_s: float
-    total_s: float
-    stall_s: float
-    """By how much it holds up whoever decodes there."""
-    step_stall_s: float
-    """By how much it makes one step of theirs longer."""
-    stalled_s: float
-    """What all of them, together, lose by it."""
-    load: Loading = NOTHING_TO_LOAD
-    comes: float = 0.0
-    """So many others are handed over there per second; 0, too, where nobody looks at what it breaks."""
-
-
-_KEPT = _Prompt(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-"""One that is computed already."""
-
-
-@dataclass(slots=True)
-class _Harm:
-    """What a prompt does to others' promises."""
-
-    breaks: float = 0.0
-    """Of those that are known, so many it probably breaks."""
-    unforeseen: float = 0.0
-    """What it breaks beyond that: nobody knows who will be handed over behind it, and has to wait for it."""
-
-
-_NO_HARM = _Harm()
-
-
-@dataclass(slots=True)
-class _Steps:
-    """Decoding on one worker beside a batch of some size."""
-
-    batch: int
-    step_s: float
-    alone_s: float
-    """The same, if no prompt is computed beside."""
-    slower_s: float
-    """What each of the others loses by this request."""
-    breaks: float
-    """Promises given to others that it probably breaks."""
-
-
-class _Decoding(NamedTuple):
-    """Decoding on one worker from some time on."""
-
-    steps: _Steps
-    admit_s: float
-    cost_s: float
-    """Whatever it is handed over by."""
-
-
-@dataclass(slots=True)
-class Priced:
-    """What a plan costs, and what is to be expected of it."""
-
-    plan: Plan
-    cost: float
-    terms: Sequence[float]
-    """In the order of ``TERMS``."""
-    ttft_s: float
-    tpot_s: float
-    keeps: float
-    breaks: float
-    step_s: float
-    stall_s: float
-
-    def scored(self) -> Scored:
-        """The same, to be written down."""
-        reason = f"{self.ttft_s:.3g} s to the first token, {self.tpot_s:.3g} s per token"
-        terms = dict(zip(TERMS, self.terms, strict=True))
-        return Scored(self.plan, self.cost, reason, terms, self.ttft_s, self.tpot_s, self.keeps, self.breaks, self.step_s, self.stall_s)
-
-
 class Pricing:
     """The prices of one decision. ``share``: of workers' time, what prompts have had lately; ``handed``: hand-overs per second."""
 
@@ -157,12 +49,11 @@ class Pricing:
         self._handed = handed
         self._without = without
         self._counts_misses = "misses" not in without
-        self._weights = [float(term not in without) for term in TERMS]
         self._output = max(1.0, ask.expected_tokens)
-        self._places: dict[WorkerId, _Place] = {}
-        self._prompts: dict[WorkerId, _Prompt] = {}
-        self._harms: dict[WorkerId, _Harm] = {}
-        self._decodings: dict[WorkerId, _Decoding] = {}
+        self._places: dict[WorkerId, Place] = {}
+        self._prompts: dict[WorkerId, Prompt] = {}
+        self._harms: dict[WorkerId, Harm] = {}
+        self._decodings: dict[WorkerId, Decoding] = {}
         self._lates_s: dict[Role, float] = {}
         self._token_bytes = predictions.kv_bytes_per_token
         lengths = [tokens - 1.0 for tokens in ask.likely_tokens] or [self._output]
@@ -183,11 +74,9 @@ class Pricing:
         if worker == self._ask.keeper:
             return 0.0
         first = self._prompt(worker)
-        if not self._without:
-            cost_s = first.queue_s + first.prefill_s + first.stalled_s
-        else:
-            queue, _, prefill, _, _, _, interference, _ = self._weights
-            cost_s = queue * first.queue_s + prefill * first.prefill_s + interference * first.stalled_s
+        cost_s = first.queue_s + first.prefill_s + first.stalled_s
+        if self._without:
+            cost_s = self._counted(queue=first.queue_s, prefill=first.prefill_s, interference=first.stalled_s)
         if first.load is not NOTHING_TO_LOAD:
             cost_s += first.load.cost_s
         promised_s = self._ask.ttft_s
@@ -210,13 +99,13 @@ class Pricing:
         speed = sum(place.budget / max(1e-9, place.most_s) for place in places)
         return min(self._prompt(worker).total_s for worker in takers) + ahead_tokens / speed
 
-    def _prompt(self, worker: WorkerId) -> _Prompt:
+    def _prompt(self, worker: WorkerId) -> Prompt:
         found = self._prompts.get(worker)
         if found is None:
             found = self._prompts[worker] = self._new_prompt(self._place(worker))
         return found
 
-    def _new_prompt(self, place: _Place) -> _Prompt:
+    def _new_prompt(self, place: Place) -> Prompt:
         """The prompt computed there from now on."""
         ask, seen, model, budget = self._ask, place.seen, place.model, place.budget
         decoding = seen.decoding
@@ -229,7 +118,7 @@ class Pricing:
         queue_s = self._queue_s(seen, model, beside_s) + beside_s / 2  # on average half of the step under way is left
         total_s = queue_s + place.load.own_s + prefill_s
         comes = self._handed.mean(seen.card.role, self._view, ask.now_s) if self._counts_misses and stall_s > 0.0 else 0.0
-        return _Prompt(queue_s, prefill_s, total_s, stall_s, stall_s / steps, decoding * stall_s, place.load, comes)
+        return Prompt(queue_s, prefill_s, total_s, stall_s, stall_s / steps, decoding * stall_s, place.load, comes)
 
     def _queue_s(self, seen: WorkerView, model: StepModel, beside_s: float) -> float:
         """Until all that is ahead there has been computed; what of the first prompt is done is known by the clock."""
@@ -244,19 +133,19 @@ class Pricing:
         head_s = total_s * books.head_tokens / ahead
         return total_s - min(head_s, self._ask.now_s - books.head_since_s)
 
-    def _harm(self, worker: WorkerId) -> _Harm:
+    def _harm(self, worker: WorkerId) -> Harm:
         """Of the prompt computed there. Asked for the few best only: it takes longer than all else of a worker."""
         found = self._harms.get(worker)
         if found is None:
             first = self._prompt(worker)
-            found = _NO_HARM
+            found = NO_HARM
             if self._counts_misses and first.stall_s > 0.0:
                 unforeseen = _UNFORESEEN * min(1.0, first.stall_s / _LONG_S) if first.comes and self._ask.tpot_s is not None else 0.0
-                found = _Harm(self._broken_by_prompt(self._place(worker), first), unforeseen)
+                found = Harm(self._broken_by_prompt(self._place(worker), first), unforeseen)
             self._harms[worker] = found
         return found
 
-    def _broken_by_prompt(self, place: _Place, first: _Prompt) -> float:
+    def _broken_by_prompt(self, place: Place, first: Prompt) -> float:
         """How many others break their promises if this prompt is computed there.
 
         One that makes no step longer than all that decode there can bear breaks none of theirs, however many steps it takes. But those
@@ -270,7 +159,7 @@ class Pricing:
             broken += first.comes * first.stall_s * late
         return broken
 
-    def _part_broken(self, place: _Place, stall_s: float) -> float:
+    def _part_broken(self, place: Place, stall_s: float) -> float:
         """Of requests like this one that are handed over to the worker, those that cannot be held up so long before their second token."""
         ask, seen = self._ask, place.seen
         if ask.tpot_s is None or not ask.likely_tokens:
@@ -314,21 +203,23 @@ class Pricing:
                 cost_s += _MISS_S * self._breaks(place.seen, first.stall_s)
         return cost_s
 
-    def _decoding(self, place: _Place, in_s: float) -> _Decoding:
+    def _decoding(self, place: Place, in_s: float) -> Decoding:
         """``_decode``, worked out once for one ``in_s``."""
         found = self._decodings.get(place.worker)
         if found is None:
             there, admit_s = self._decode(place, in_s)
-            terms = (admit_s, self._output * there.step_s, there.batch * there.slower_s)
-            cost_s = sum(terms) if not self._without else sum(map(operator.mul, terms, self._weights[4:7]))
-            found = self._decodings[place.worker] = _Decoding(there, admit_s, cost_s + _MISS_S * there.breaks)
+            decode_s, slower_s = self._output * there.step_s, there.batch * there.slower_s
+            cost_s = admit_s + decode_s + slower_s
+            if self._without:
+                cost_s = self._counted(admit=admit_s, decode=decode_s, interference=slower_s)
+            found = self._decodings[place.worker] = Decoding(there, admit_s, cost_s + _MISS_S * there.breaks)
         return found
 
-    def _transfer_s(self, prefill: WorkerId, place: _Place) -> float:
+    def _transfer_s(self, prefill: WorkerId, place: Place) -> float:
         missing = self._ask.prompt_tokens - place.cached
         return self._predictions.transfer_s(prefill, place.worker, missing * self._token_bytes)
 
-    def _decode(self, place: _Place, in_s: float) -> tuple[_Steps, float]:
+    def _decode(self, place: Place, in_s: float) -> tuple[Steps, float]:
         """Decoding there, ``in_s`` seconds from now: the steps, and the time until it is let in."""
         seen, now = place.seen, self._ask.now_s
         books, load = seen.books, seen.load
@@ -348,7 +239,7 @@ class Pricing:
             admit_s = max(admit_s, self._prompt(place.worker).queue_s - in_s)
         return there, admit_s
 
-    def _steps(self, place: _Place, batch: int) -> _Steps:
+    def _steps(self, place: Place, batch: int) -> Steps:
         """Beside so many others. However many prompts come, a step computes no more of them than its budget."""
         model, seen, most_s = place.model, place.seen, place.most_s
         # Prompts of its own, or of its pool where those are more, as prompts go to whoever of the pool has least to do.
@@ -360,7 +251,7 @@ class Pricing:
         step_s = min(alone_s / free, alone_s + most_s)
         slower_s = self._output * (step_s - before_s)
         breaks = self._breaks(seen, slower_s)
-        return _Steps(batch, step_s, alone_s, slower_s, breaks)
+        return Steps(batch, step_s, alone_s, slower_s, breaks)
 
     def _breaks(self, seen: WorkerView, stall_s: float) -> float:
         """How many others who decode there, and are held up so much longer, break their promises. Of other routers' requests nothing is
@@ -376,7 +267,7 @@ class Pricing:
         """The price of one plan."""
         ask, place = self._ask, self._place(plan.decode)
         kept = plan.prefill == ask.keeper
-        first, harm = (_KEPT, _NO_HARM) if kept else (self._prompt(plan.prefill), self._harm(plan.prefill))
+        first, harm = (KEPT_PROMPT, NO_HARM) if kept else (self._prompt(plan.prefill), self._harm(plan.prefill))
         transfer_s = self._transfer_s(plan.prefill, place) if plan.is_split else 0.0
         later = place.load if plan.is_split else NOTHING_TO_LOAD  # by the decode worker, once it is asked
         there, admit_s = self._decode(place, first.total_s + transfer_s)
@@ -401,8 +292,12 @@ class Pricing:
             there.batch * there.slower_s + first.stalled_s,
             _MISS_S * (miss + breaks + harm.unforeseen),
         )
-        cost = sum(terms) if not self._without else sum(s for name, s in zip(TERMS, terms, strict=True) if name not in self._without)
+        cost = self._counted(**dict(zip(TERMS, terms, strict=True))) if self._without else sum(terms)
         return Priced(plan, cost, terms, ttft_s, tpot_s, 1.0 - miss, breaks, there.alone_s, first.stall_s)
+
+    def _counted(self, **terms_s: float) -> float:
+        """The sum of those terms that are not left out."""
+        return sum(seconds for name, seconds in terms_s.items() if name not in self._without)
 
     def _chance_late(self, prefill: WorkerId, ttft_s: float, kept: bool) -> float:
         """That its first token comes too late."""
@@ -418,7 +313,7 @@ class Pricing:
             found = self._lates_s[role] = self._predictions.ttft_late_s(role, promised_s)
         return found
 
-    def _chance_held_up(self, place: _Place, tpot_s: float) -> float:
+    def _chance_held_up(self, place: Place, tpot_s: float) -> float:
         """That its mean time per token is too long on a worker that goes on taking prompts: by the model, and by what happened lately."""
         promised_s = self._ask.tpot_s
         if promised_s is None:
@@ -436,19 +331,19 @@ class Pricing:
         chances = [_chance(step_s + handover_s * part, promised_s) for part in self._per_token]
         return sum(chances) / len(chances)
 
-    def _place(self, worker: WorkerId) -> _Place:
+    def _place(self, worker: WorkerId) -> Place:
         found = self._places.get(worker)
         if found is None:
             found = self._places[worker] = self._new_place(worker, self._view[worker])
         return found
 
-    def _new_place(self, worker: WorkerId, seen: WorkerView) -> _Place:
+    def _new_place(self, worker: WorkerId, seen: WorkerView) -> Place:
         ask = self._ask
         model, budget = self._predictions.step_model(seen), seen.card.facts.max_num_batched_tokens
         share = self._share.mean(seen.card.role, self._view, ask.now_s)
         cached = 0 if "prefix" in self._without else min(ask.hits.get(worker, 0), ask.prompt_tokens - 1)
         load = NOTHING_TO_LOAD if "load" in self._without else loading(ask, worker, seen)
-        return _Place(worker, seen, model, budget, cached, share, load, {})
+        return Place(worker, seen, model, budget, cached, share, load, {})
 
 
 def _chance(predicted_s: float, promised_s: float) -> float:

@@ -15,7 +15,7 @@ DEFAULT_BUDGET_BLOCKS = 2_000_000
 
 
 class PrefixIndex:
-    """``budget_blocks`` bounds the memory, about 150 bytes a block; a block on three workers counts three times.
+    """``budget_blocks`` bounds the memory, 150 to 200 bytes a block; a block on three workers counts three times.
 
     Beyond it the blocks told of longest ago go first, those that were part of a hit since they were last considered excepted; of those
     told of at once the last, as in engines: a prompt without its end is worth most of it, one without its beginning nothing. Their

@@ -11,7 +11,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.balancer.pricing import TERMS
+from router.balancer.price_parts import TERMS
 from tests.e2e.answers import prompt_of
 from tests.support.baton_process import ARGS, MODEL, BatonServer
 

@@ -12,7 +12,7 @@ from router.balancer.balancer import Balancer
 from router.balancer.base import KEPT
 from router.balancer.candidates import Alone, candidates
 from router.balancer.joint import Joint
-from router.balancer.pricing import TERMS
+from router.balancer.price_parts import TERMS
 from router.plan import Ask
 
 
