@@ -172,7 +172,8 @@ def test_ray_is_found_too(watched: Watched) -> None:
     for address in addresses:
         assert re.search(r"^(ray|autoscaler)_\w+\{", httpx.get(f"http://{address}/metrics").text, re.MULTILINE)
     active = watched.prometheus.get("targets")["activeTargets"]
-    assert [(t["labels"]["instance"], t["health"]) for t in active if t["labels"]["job"] == "ray"] == [(name, "up") for name in addresses]
+    scraped = sorted((t["labels"]["instance"], t["health"]) for t in active if t["labels"]["job"] == "ray")
+    assert scraped == sorted((name, "up") for name in addresses)
 
 
 def test_every_panel_shows_something(watched: Watched) -> None:
