@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -24,6 +23,7 @@ import ray
 from cluster.drain import hard_limit_s
 from cluster.spec import WorkerReport, WorkerSpec
 from cluster.worker_metrics import worker_listener
+from core import heap
 from core.config import BatonConfig
 from core.errors import EngineFailedError
 from core.worker import Role, WorkerCard, WorkerState
@@ -173,10 +173,12 @@ async def _host(worker: WorkerActor) -> None:
     """
     worker._loop, worker._main = asyncio.get_running_loop(), asyncio.current_task()
     address = ray.util.get_node_ip_address()
-    runtime = worker._build(worker._spec, address)
+    with heap.loading():
+        runtime = worker._build(worker._spec, address)
     listener = worker_listener(runtime, lambda: worker._spec.role, BatonConfig.model_validate(worker._spec.config).host or address)
     try:
-        facts = await runtime.start(worker._enter)
+        with heap.loading():
+            facts = await runtime.start(worker._enter)
         worker._card = WorkerCard(
             worker=worker._spec.worker,
             epoch=worker._spec.epoch,
@@ -187,9 +189,6 @@ async def _host(worker: WorkerActor) -> None:
             facts=facts,
         )
         worker._metrics_address = await listener.open()
-        # What is loaded now stays: the collector need not walk through half a million objects of it ever again.
-        gc.collect()
-        gc.freeze()
         worker._runtime = runtime
         worker._enter("ready")
         worker._failed = await runtime.run()

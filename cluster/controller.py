@@ -8,7 +8,6 @@ and what makes one the other is decided in ``membership``.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -44,6 +43,7 @@ from cluster.targets import RoutersHeard, scrape_targets
 from cluster.unfit import unfit
 from cluster.wanted import Wanted
 from cluster.worker_row import worker_row
+from core import heap
 from core.application_config import model_app
 from core.config import BatonConfig
 from core.errors import WorkerUnfitError
@@ -232,9 +232,8 @@ class Controller:
 
     async def _scale(self, scaling: Scaling) -> None:
         if needs_seasons(self._config):
-            await asyncio.to_thread(seasonal.load)
-            gc.collect()
-            gc.freeze()  # the collector's rounds are 60 ms longer otherwise
+            with heap.loading():  # the collector's rounds are 60 ms longer otherwise
+                await asyncio.to_thread(seasonal.load)
         await scaling.run()
 
     def workers(self) -> tuple[WorkerSignal, ...]:

@@ -14,6 +14,7 @@ from ray import serve
 
 from cluster.metrics_listener import MetricsListener
 from cluster.otlp import otlp_export
+from core import heap
 from core.config import BatonConfig
 from core.ids import RouterId
 from core.metrics.exposition import ByModel, ReadingCollector
@@ -34,6 +35,10 @@ class Router:
     _flush_timeout_s = 0.0
 
     async def __init__(self, configs: list[dict[str, Any]], models: list[str], *controllers: Any) -> None:  # type: ignore[misc]  # Serve awaits it
+        with heap.loading():
+            await self._start(configs, models, controllers)
+
+    async def _start(self, configs: list[dict[str, Any]], models: list[str], controllers: Sequence[Any]) -> None:
         # vLLM only from here on: the class is imported where no engine is installed, too (the head node's Serve controller).
         from router.controller_calls import ControllerCalls
         from router.entrance import Entrance
