@@ -1,4 +1,5 @@
-"""The autoscaler on a running cluster, real Ray and real clock: a burst, limits, a killed controller, and back; to nothing, and back.
+"""The autoscaler on a running cluster, real Ray and real clock: a burst, limits, a controller that is killed while workers
+start and while there is nothing to do, and back; to nothing, and back.
 
 One prefill and two decode workers to begin with, simulated, and so slow that a few requests a second keep them busy: what is tested is not
 how fast this machine is. The controller asks the router itself. Numbers are over ten seconds, and workers go fifteen seconds after they are
@@ -22,6 +23,8 @@ from tests.support.scaled_cluster import scaling_args, slowed
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 CONTROLLER = "ray::ServeReplica:baton:Controller"
+WORKERS = ("ray::WorkerActor", "ray::baton/")
+"""While one is asked something its title has its name."""
 PROMPT_TOKENS = 200
 """0.8 s of a prefill worker."""
 PER_S = 3.0
@@ -79,6 +82,34 @@ def acted(cluster: Cluster, kind: str, role: str = "") -> bool:
     return any(did(plan, kind, role) for plan in told(cluster, 200)["plans"])
 
 
+def in_state(cluster: Cluster, state: str, role: str) -> list[dict[str, Any]]:
+    """Such workers; none while the controller is away."""
+    try:
+        rows = cluster.status()["workers"]
+    except httpx.HTTPError:
+        return []
+    return [row for row in rows if (row["state"], row["role"]) == (state, role)]
+
+
+def start_s(plan: dict[str, Any]) -> float:
+    """What a decode worker takes to start, as the scaler has seen it."""
+    [took_s] = [pool["horizon_s"] for pool in plan["pools"] if pool["role"] == "decode"]
+    return float(took_s)
+
+
+def processes(cluster: Cluster) -> set[int]:
+    """Of workers, whatever the controller knows of them."""
+    return {process.pid for title in WORKERS for process in cluster.home.titled(title)}
+
+
+async def next_controller(cluster: Cluster) -> None:
+    """Kills the one there is; returns when another one plans."""
+    [old] = cluster.home.titled(CONTROLLER)
+    old.kill()
+    await until(lambda: [p for p in cluster.home.titled(CONTROLLER) if p.pid != old.pid], 30.0, "Serve starts another")
+    await until(lambda: told(cluster)["plans"], 60.0, "it plans")
+
+
 async def until(check: Callable[[], object], limit_s: float, what: str) -> None:
     await asyncio.to_thread(eventually, check, limit_s, what)
 
@@ -105,6 +136,25 @@ async def test_a_burst_and_back(cluster: Cluster) -> None:
             assert (worker["pid"], worker["epoch"]) == (before[name]["pid"], before[name]["epoch"])
 
 
+async def test_the_controller_is_killed_while_workers_start(cluster: Cluster) -> None:
+    """The next one wants as many, though the configuration says others, and there are as many in the end: those that were starting are
+    nobody's second, and who was ready was not restarted. The scaler knows what it knew, and goes on. No request fails."""
+    clients = Clients(cluster.url)
+    async with clients.coming(PER_S, PROMPT_TOKENS, 4):
+        await until(lambda: told(cluster)["wanted"]["prefill"] == 3, 60.0, "prefill is to be as large as it may be")
+        await until(lambda: in_state(cluster, "starting", "prefill"), 10.0, "one starts")
+        before, took_s = cluster.workers(), start_s(newest(cluster))
+        await next_controller(cluster)
+        assert told(cluster)["wanted"]["prefill"] == 3
+        await until(lambda: counts(cluster).get("prefill") == 3, 60.0, "they are there")
+        await until(lambda: not newest(cluster)["held"], 30.0, "it has numbers again")
+        now = cluster.workers()
+        assert {name: now[name]["pid"] for name in before} == {name: worker["pid"] for name, worker in before.items()}
+        await until(lambda: len(processes(cluster)) == len(now), 30.0, "and no others")
+        assert start_s(newest(cluster)) == took_s
+    assert set(clients.statuses) == {200}
+
+
 async def test_both_pools_at_their_limits(cluster: Cluster) -> None:
     """More is asked than any number of workers that may be started could do: that is said, and not chased. Nobody gets an error for it."""
     clients = Clients(cluster.url)
@@ -119,7 +169,7 @@ async def test_both_pools_at_their_limits(cluster: Cluster) -> None:
     assert set(clients.statuses) <= {200, 429}
 
 
-async def test_the_controller_is_killed_in_the_middle(cluster: Cluster) -> None:
+async def test_the_controller_is_killed_at_rest(cluster: Cluster) -> None:
     """The next one has the same workers and wants the same numbers, though the configuration says others; nobody is drained or doubled;
     the scaler knows what it knew; and goes on."""
     clients = Clients(cluster.url)
@@ -128,10 +178,7 @@ async def test_the_controller_is_killed_in_the_middle(cluster: Cluster) -> None:
         await until(lambda: newest(cluster)["actions"] == [], 30.0, "and for now enough")
         before, wanted = cluster.workers(), told(cluster)["wanted"]
         horizons = {pool["role"]: pool["horizon_s"] for pool in newest(cluster)["pools"]}
-        [old] = cluster.home.titled(CONTROLLER)
-        old.kill()
-        await until(lambda: [p for p in cluster.home.titled(CONTROLLER) if p.pid != old.pid], 30.0, "Serve starts another")
-        await until(lambda: told(cluster)["plans"], 60.0, "it plans")
+        await next_controller(cluster)
         assert told(cluster)["wanted"] == wanted
         await until(lambda: not newest(cluster)["held"], 30.0, "it has numbers again")
         now = cluster.status()["workers"]
