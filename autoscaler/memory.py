@@ -7,7 +7,7 @@ import msgspec
 from autoscaler.capacity import Engine
 from autoscaler.forecast import Track
 from autoscaler.signals import WorkerSignal
-from autoscaler.usual import Usual
+from autoscaler.usual import Before, Usual
 from core.worker import EngineFacts, Role
 
 
@@ -50,6 +50,7 @@ class BatonState(msgspec.Struct, frozen=True):
     prefill: PoolMemory = PoolMemory()
     decode: PoolMemory = PoolMemory()
     usual: Usual = Usual()
+    before: Before = Before()
     wanted: tuple[Wanted, ...] = ()
     """Of the last ``ScalerPolicy.patience_s``, with a margin; of those alike in a row, the last."""
     watched_s: float | None = None

@@ -47,7 +47,7 @@ class BatonScaler(Scaler[BatonState]):
         asked = demand(signals, stale_s)
         rate = None if isinstance(asked, str) else asked.requests_per_s
         usual = state.usual.seen(state.usual.means.seen(signals, stale_s), rate, now_s)
-        state = msgspec.structs.replace(state, usual=usual)
+        state = msgspec.structs.replace(state, usual=usual, before=state.before.seen(usual, now_s))
         step = _Step(self._limits, self._policy, signals, state, now_s)
         if isinstance(asked, str):
             return step.hold(asked)
@@ -102,7 +102,7 @@ class _Step:
             role: self._state.pool(role).track.ahead(policy.forecast, self._now_s, horizons_s[role], policy.season_s, policy.safety)
             for role in Role
         }
-        sudden = burst(self._signals.traffic.latest, self._state.usual, policy.burstiness)
+        sudden = burst(self._signals.traffic.latest, self._state.before.then, policy.burstiness)
         look = outlook(asked, shape, sudden, forecasts, {role: self._engine(role) for role in Role}, policy, self._mixed)
         find(self._findings, asked, shape, {role: (forecasts[role], horizons_s[role]) for role in Role}, look)
 

@@ -17,6 +17,8 @@ _LEAP = 1.5
 """A mean length that is so many times the usual one is no chance, but other traffic."""
 _CHANCE = 3.0
 """Deviations of a Poisson count from the usual one that are none, either."""
+_BEFORE_S = 5.0
+"""More than ``LATEST_S``."""
 
 
 class Usual(msgspec.Struct, frozen=True):
@@ -51,3 +53,18 @@ def _rate(usual: float | None, newest: float | None, weight: float) -> float | N
         return usual if newest is None else newest
     chance = _CHANCE * math.sqrt(max(usual, 1 / _MINUTE_S) / _MINUTE_S)
     return newest if newest == 0 or abs(newest - usual) > chance else usual + weight * (newest - usual)
+
+
+class Before(msgspec.Struct, frozen=True):
+    """What was usual five to ten seconds ago. A burst that goes on has changed what is usual now, by its long prompts above all, before a
+    second or two of it can be told from chance."""
+
+    then: Usual = Usual()
+    next: Usual = Usual()
+    since_s: float | None = None
+
+    def seen(self, usual: Usual, now_s: float) -> Before:
+        """After one more look."""
+        if self.since_s is None:
+            return Before(usual, usual, now_s)
+        return self if now_s - self.since_s < _BEFORE_S else Before(self.next, usual, now_s)

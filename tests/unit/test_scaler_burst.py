@@ -79,6 +79,19 @@ def test_roles_change_at_once_and_nobody_is_started() -> None:
     assert not any(isinstance(action, Add | Relabel) for action in cluster.tick(usual, 0.5, running=30).actions)
 
 
+def test_what_a_burst_makes_of_the_means_does_not_hide_it() -> None:
+    """A slow one: when it is no chance any more, a mean prompt is twice what it was."""
+    cluster = paper(BatonScaler(limits(), policy()), 2, 6)
+    for _ in range(30):
+        assert not cluster.tick(traffic(6.0, prompt=1000, output=400, hits=0.0), 0.5, running=30).actions
+    doubled = traffic(8.0, prompt=2000, output=300, hits=0.0)
+    plan = cluster.tick(msgspec.structs.replace(doubled, latest=(arrived(2.0, 24, 4000),)), 0.5, running=30)
+    assert any("a burst" in text for text in plan.warnings)
+    for _ in range(30):
+        plan = cluster.tick(msgspec.structs.replace(doubled, latest=(arrived(2.0, 16, 2000),)), 0.5, running=30)
+    assert not any("a burst" in text for text in plan.warnings)  # it is usual by now
+
+
 def steady(seed: int, rate: float, prompt_tokens: float, output_tokens: float, servers: int) -> Iterator[tuple[TrafficSignals, float]]:
     """Ten minutes of Poisson arrivals and exponential prompts, looked at every half second: what is told of traffic, and the tokens that
     wait for one of so many workers."""
