@@ -17,7 +17,7 @@ from router.balancer.candidates import TOO_LONG, Alone, candidates
 from router.plan import Ask, Decision, Plan, Scored, View
 from router.sight import pool_of
 
-_LOOKED_AT = 48
+_LOOKED_AT = 16
 """Of a larger pool, so many workers are looked at, drawn anew for each request: as good as all for balance (Mitzenmacher's power
 of k choices), quicker, and routers that know the same do not all see the same best one."""
 _WITH_HITS = 16

@@ -24,6 +24,8 @@ _KEPT_PER_SIDE = 4
 """Workers of each pool, the best ones, that are paired. A thousand workers would make 250,000 pairs."""
 _ALONE = 4
 """Singles, likewise."""
+_ALONE_LOOKED_AT = 16
+"""Of so many, those that decode best: with the prompt, too, a worker takes longer to price than with all else."""
 _HERD = 0.1
 """Costs are blurred by up to this part where others' legs are all there is: routers that see the same must not all do the same."""
 
@@ -54,7 +56,8 @@ class Joint(Policy):
         few = max(_KEPT_PER_SIDE, _KEPT_PER_SIDE**2 // max(1, len(prefill)))
         in_s = pricing.to_prefill_s(best)
         decode = _best(candidates.decode, lambda worker: pricing.decoding_s(worker, best, in_s), hits, few) if prefill else []
-        alone = _best(candidates.alone, lambda worker: pricing.alone_s(worker, in_s), hits, _ALONE)
+        singles = _best(candidates.alone, lambda worker: pricing.answer_s(worker, in_s), hits, _ALONE_LOOKED_AT)
+        alone = _best(singles, lambda worker: pricing.alone_s(worker, in_s), hits, _ALONE)
         plans = [*(Plan(p, d) for p in prefill for d in decode), *(Plan(w, w) for w in alone)]
         priced = [self._blurred(pricing.priced(plan), view) for plan in plans]
         return Shortlist([each.scored() for each in heapq.nsmallest(KEPT, priced, key=lambda each: each.cost)], len(priced))
@@ -93,6 +96,8 @@ class Joint(Policy):
 
 def _best(workers: Sequence[WorkerId], cost: Callable[[WorkerId], float], hits: Mapping[WorkerId, int], few: int) -> list[WorkerId]:
     """The ``few`` that cost least, in order; the last of them makes way for the one that has most of the prompt."""
+    if len(workers) <= few:
+        return sorted(workers, key=cost)
     best = heapq.nsmallest(few, workers, key=cost)
     if hits and len(best) < len(workers):
         most = max(workers, key=lambda worker: hits.get(worker, 0))

@@ -188,6 +188,10 @@ class Pricing:
             cost_s += _MISS_S * _chance(found.steps.step_s + handover_s * self._part, promised_s)
         return cost_s
 
+    def answer_s(self, worker: WorkerId, in_s: float) -> float:
+        """The cost of decoding there, wherever the prompt is computed."""
+        return self._decoding(self._place(worker), in_s).cost_s
+
     def alone_s(self, worker: WorkerId, in_s: float) -> float:
         """The cost of one worker for all of it, to find the best: without what its prompt does to those that will be handed over there.
         ``in_s`` is the same for all."""
