@@ -34,21 +34,25 @@ class Placement:
         return True
 
 
-@pytest.fixture
-async def controller(monkeypatch: pytest.MonkeyPatch) -> Controller:
-    """One prefill and two decode workers, all ready; its loop stands still."""
+class Still(Controller):
+    """Its loop stands still, and no Serve waits for its end."""
 
-    async def stands_still(_: Controller) -> None:
+    async def run(self) -> None:
         await asyncio.Event().wait()
 
+    def __del__(self) -> None:  # type: ignore[override]
+        """Nothing has been started."""
+
+
+@pytest.fixture
+async def controller(monkeypatch: pytest.MonkeyPatch) -> Controller:
+    """One prefill and two decode workers, all ready."""
     monkeypatch.setattr(module, "_app_name", lambda: "baton")
     monkeypatch.setattr(module, "Placement", Placement)
     monkeypatch.setattr(module, "MetricsListener", lambda *_: None)
     monkeypatch.setattr(wanted, "board", SimpleNamespace(keep_wanted=lambda *_: None))
-    monkeypatch.setattr(Controller, "run", stands_still)
-    monkeypatch.delattr(Controller, "__del__")
     config = simulated_args(prefill=1, decode=2) | {"host": "127.0.0.1"}
-    made = Controller(config, lambda *_: None)  # type: ignore[arg-type]  # nobody is built
+    made = Still(config, lambda *_: None)  # type: ignore[arg-type]  # nobody is built
     for number, role in enumerate((Role.PREFILL, Role.DECODE, Role.DECODE)):
         name = WorkerId(f"w{number}")
         card = WorkerCard(name, Epoch(1), role, WorkerState.READY, "tcp://h:1", "k" * 40, FACTS)
