@@ -16,7 +16,7 @@ from core.engine_config import EngineConfig
 from core.kv_transfer_config import KVTransferConfig
 from core.lora_config import LoraConfig
 from core.objectives_config import Objectives
-from core.pool_config import PoolConfig
+from core.pool_config import PoolConfig, PrefillPoolConfig
 from core.router_config import RouterConfig
 from core.section import Section
 from core.tracing_config import TracingConfig
@@ -56,8 +56,8 @@ class ModelConfig(Section):
     """Adapters of the model, which clients ask for by name as they ask for the model."""
     engine: EngineConfig = Field(default_factory=EngineConfig)
     """What every engine of both pools shares."""
-    prefill: PoolConfig = Field(default_factory=PoolConfig)
-    """The workers that compute prompts."""
+    prefill: PrefillPoolConfig = Field(default_factory=PrefillPoolConfig)
+    """The workers that compute prompts for others."""
     decode: PoolConfig = Field(default_factory=PoolConfig)
     """The workers that produce tokens."""
     kv_transfer: KVTransferConfig = Field(default_factory=KVTransferConfig)
@@ -122,6 +122,9 @@ class ModelConfig(Section):
         for name in ("ttft_s", "tpot_s"):
             if getattr(scaling.objective, name) is None and getattr(objectives, name) is None:
                 raise ValueError(f"what are there to be enough workers for? Set `objective.{name}` here, or `objectives.{name}`")
+        engine = info.data.get("engine")
+        if engine is not None and (differ := _cannot_exchange(engine, pools[Role.PREFILL], pools[Role.DECODE])):
+            raise ValueError(differ)
         for role, pool in pools.items():
             limits = scaling.range(role)
             if not limits.min <= pool.count <= limits.max:
@@ -140,16 +143,21 @@ class ModelConfig(Section):
     @classmethod
     def _pools_can_exchange(cls, decode: PoolConfig, info: ValidationInfo) -> PoolConfig:
         prefill, engine = info.data.get("prefill"), info.data.get("engine")
-        if prefill is None or engine is None or engine.kind == "simulated":
+        if prefill is None or engine is None or not prefill.count:
             return decode
-        if prefill.on_cpu != decode.on_cpu:
-            raise ValueError(
-                "a KV cache computed on the CPU cannot be used on a GPU, nor the reverse; give both pools `num_gpus`, or neither"
-            )
-        few, many = sorted((prefill.tensor_parallel_size, decode.tensor_parallel_size))
-        if many % few:
-            raise ValueError(f"one pool's `tensor_parallel_size` must be a multiple of the other's; they are {few} and {many}")
+        if differ := _cannot_exchange(engine, prefill, decode):
+            raise ValueError(differ)
         return decode
+
+
+def _cannot_exchange(engine: EngineConfig, prefill: PoolConfig, decode: PoolConfig) -> str:
+    """Why workers of these pools cannot read each other's KV; empty where they can."""
+    if engine.kind == "simulated":
+        return ""
+    if prefill.on_cpu != decode.on_cpu:
+        return "a KV cache computed on the CPU cannot be used on a GPU, nor the reverse; give both pools `num_gpus`, or neither"
+    few, many = sorted((prefill.tensor_parallel_size, decode.tensor_parallel_size))
+    return f"one pool's `tensor_parallel_size` must be a multiple of the other's; they are {few} and {many}" if many % few else ""
 
 
 class BatonConfig(SharedConfig, ModelConfig):

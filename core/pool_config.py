@@ -65,3 +65,10 @@ class PoolConfig(Section):
             f"`num_gpus` is per worker and has to equal `tensor_parallel_size` ({ranks}), or be 0 or a fraction beside a size of 1; "
             f"it is {gpus:g}. For more workers raise `count`"
         )
+
+
+class PrefillPoolConfig(PoolConfig):
+    """Of the workers that compute prompts for others; there may be none."""
+
+    count: int = Field(default=1, ge=0)
+    """Workers in the pool. With 0 each worker of ``decode`` computes the prompts of what it answers."""

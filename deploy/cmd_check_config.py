@@ -73,6 +73,8 @@ def _model(config: BatonConfig) -> list[tuple[str, str]]:
 
 
 def _pool(pool: PoolConfig) -> str:
+    if not pool.count:
+        return "no workers: those of decode compute their prompts themselves"
     per_worker = f"{pool.num_gpus:g} GPU" + ("s" if pool.num_gpus > 1 else "") if pool.num_gpus else "on the CPU"
     split = f", tensor parallel {pool.tensor_parallel_size}" if pool.tensor_parallel_size > 1 else ""
     own = f", own {', '.join(pool.engine_args)}" if pool.engine_args else ""

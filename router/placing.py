@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 
 from core.ids import WorkerId
@@ -24,6 +25,8 @@ _AGAIN_S = 0.05
 one has room: workers speak a thousand times per second, and every decision costs the router part of a millisecond."""
 _LOOKED_AT = 16
 """Of so many workers is asked what all are told alike; a thousand would take longer to look at than the decision itself."""
+_LIKELY = 0.5
+"""Nobody who keeps a promise with such a chance is refused for it."""
 _BEHIND = Decision(None, (), {}, "others wait already, and have been passed often enough")
 
 
@@ -57,15 +60,18 @@ class Placing:
         entry.again_s = None
         ask = self._foresight.ask(entry, order, self._clock())
         if self._room.must_wait(entry):
-            return self._waits(entry, ask, view, _BEHIND)
+            return self._waits(entry, ask, view, _BEHIND) or e.NoRoom()
         decision = self._balancer.choose(ask, view)
-        chosen = decision.chosen
-        if chosen is None:
+        if decision.chosen is None:
             if decision.awaited:
                 entry.again_s, entry.awaited = ask.now_s + _AGAIN_S, decision.awaited
             if decision.hopeless and entry.rank is Rank.NEW and self._workers.all_up:
                 return e.GivenUp(e.FailKind.ENGINE, "; ".join(f"{worker}: {reason}" for worker, reason in decision.rejected.items()))
-            return self._waits(entry, ask, view, decision)
+            if (waits := self._waits(entry, ask, view, decision)) is not None:
+                return waits
+            decision = replace(decision, chosen=decision.otherwise, reason=f"{decision.reason} no longer: that takes too long")
+        chosen = decision.chosen
+        assert chosen is not None
         refused = self._refused(entry, ask, chosen, view)
         if refused is not None:
             entry.timeline.considered(ask, decision, self._clock() - entry.timeline.began_s)
@@ -102,12 +108,16 @@ class Placing:
         """Whether a new request would break more promises than the one it keeps: then it waits until there is room for it."""
         return self._refuses_hopeless and entry.rank is Rank.NEW and chosen.breaks > chosen.keeps
 
-    def _waits(self, entry: Entry, ask: Ask, view: View, decision: Decision) -> e.NoRoom | e.GivenUp:
-        """It does, or is refused because it would for too long: then the decision that it must wait is written down."""
+    def _waits(self, entry: Entry, ask: Ask, view: View, decision: Decision) -> e.NoRoom | e.GivenUp | None:
+        """It does, or is refused because it would for too long: then the decision that it must wait is written down. None: there is a plan
+        by which it need not wait, dearer for all together, that keeps its promise and breaks no other."""
         self._foresee(entry, ask, view)
         refused = self._waits_too_long(entry, ask, view)
         if refused is None:
             return e.NoRoom()
+        now = decision.otherwise
+        if now is not None and now.keeps >= _LIKELY and now.breaks <= now.keeps:
+            return None
         entry.timeline.considered(ask, decision, self._clock() - entry.timeline.began_s)
         return refused
 

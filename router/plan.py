@@ -177,5 +177,7 @@ class Decision:
     """Seconds the decision took."""
     awaited: Sequence[WorkerId] = ()
     """Full workers, to wait for one of which is better than any plan there is now."""
+    otherwise: Scored | None = None
+    """The best plan there is now, for a request that cannot wait so long."""
     priced: int = 0
     """Plans that were compared; ``candidates`` are the cheapest of them."""

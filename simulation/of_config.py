@@ -33,7 +33,7 @@ def spec_of(config: BatonConfig) -> ClusterSpec:
     """Raises ConfigError where the configuration does not say how long steps take, or its model does not fit."""
     limits, link = Limits.of_config(config), expected.link(config)
     routers, usual = config.router.replicas, Port()
-    pools = [_pool(config, role) for role in Role]
+    pools = [_pool(config, role) for role in Role if config.pool(role).count or config.autoscaling.enabled]
     steps = [pool.step for pool in pools if pool.step is not None]
 
     def policy(rng: random.Random, predictions: Predictions) -> Policy:

@@ -119,7 +119,7 @@ def _fits(nodes: Sequence[Node], config: BatonConfig | None) -> list[Fit]:
     if config is None:
         return []
     smallest = min((gpu.memory_bytes for node in nodes for gpu in node.gpus.found), default=None)
-    return [fit for role in Role if (fit := kv_fit(config, role, smallest)) is not None]
+    return [fit for role in Role if config.pool(role).count and (fit := kv_fit(config, role, smallest)) is not None]
 
 
 def _link(staff: Staff, reader: int, keeper: int, wants: Wants) -> Link:

@@ -39,7 +39,7 @@ class Wants(msgspec.Struct, frozen=True):
 
     @property
     def largest_worker_gpus(self) -> float:
-        return max((pool.gpus for pool in self.pools), default=0.0)
+        return max((pool.gpus for pool in self.pools if pool.count), default=0.0)
 
     @classmethod
     def of(cls, config: BatonConfig) -> Wants:

@@ -38,22 +38,14 @@ def serve_yaml(answer: Answer, ranked: Ranked, name: str) -> str:
 
 def _lines(answer: Answer, ranked: Ranked) -> Iterator[str]:
     question, set_up, asked, pace = answer.question, ranked.set_up, answer.question.asked, ranked.pace
-    first, prompts, answers = set_up.prefill or set_up.decode, set_up.prefill_workers, set_up.decode_workers
+    first = set_up.prefill or set_up.decode
     workload = question.workload
     yield f"# {question.model}: {set_up}."
     lengths = f"{workload.input_tokens:,} tokens in and {workload.output_tokens:,} out"
     yield f"# Predicted for {lengths}, {ranked.rate_per_s:.2f} requests per second:"
     yield f"# {seconds(pace.ttft_s)} to the first token ({asked.share:.0%}), {seconds(pace.tpot_s)} per token after it. docs/planning.md"
     if set_up.prefill is None:
-        if answers < 2:
-            raise ConfigError(
-                f"{set_up} is one plain engine, and Baton has a worker in each pool at least: serve it with vLLM alone, "
-                "or take a set-up with two workers (--pick)",
-                "-o",
-            )
-        yield "# No roles were asked for. A worker that answers may compute prompts itself, so all but one are there for that; the router"
-        yield "# decides for each request."
-        prompts, answers = 1, answers - 1
+        yield "# No roles: each worker computes the prompts of what it answers."
     yield "proxy_location: EveryNode"
     yield "http_options: {host: 0.0.0.0, port: 8000}"
     yield "applications:"
@@ -68,9 +60,12 @@ def _lines(answer: Answer, ranked: Ranked) -> Iterator[str]:
     yield "          gpu_memory_utilization: 0.9"
     yield from _bits(answer)
     yield "      prefill:"
-    yield from _pool(answer, first, prompts)
+    if set_up.prefill is None:
+        yield "        count: 0"
+    else:
+        yield from _pool(answer, set_up.prefill, set_up.prefill_workers)
     yield "      decode:"
-    yield from _pool(answer, set_up.decode, answers, set_up.decode.max_batch)
+    yield from _pool(answer, set_up.decode, set_up.decode_workers, set_up.decode.max_batch)
     yield "      kv_transfer:"
     yield "        backend: nixl"
     gbps = set_up.link.port_bytes_per_s(min(first.gpus, set_up.decode.gpus)) * 8.0 / 1e9

@@ -80,8 +80,11 @@ class Balancer:
             foretold = self._oracle.foretell(ask, best.plan, view)
             best = replace(best, terms=foretold.terms, ttft_s=foretold.ttft_s, tpot_s=foretold.tpot_s, keeps=foretold.keeps)
         if best.plan.prefill in possible.full:
+            now = [each for each in scored if each.plan.prefill not in possible.full and each.ttft_s is not None]
+            otherwise = min(now, key=lambda candidate: candidate.cost, default=None)
             took_s = self._stopwatch() - began_s
-            return Decision(None, (), rejected, f"waits for {best.plan.prefill}", took_s=took_s, awaited=possible.full)
+            reason = f"waits for {best.plan.prefill}"
+            return Decision(None, (), rejected, reason, took_s=took_s, awaited=possible.full, otherwise=otherwise)
         kept = heapq.nsmallest(KEPT, scored, key=lambda candidate: candidate.cost)
         return Decision(best, kept, rejected, possible.kind, took_s=self._stopwatch() - began_s, priced=priced)
 

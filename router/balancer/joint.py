@@ -60,7 +60,11 @@ class Joint(Policy):
         alone = _best(singles, lambda worker: pricing.alone_s(worker, in_s), hits, _ALONE)
         plans = [*(Plan(p, d) for p in prefill for d in decode), *(Plan(w, w) for w in alone)]
         priced = [self._blurred(pricing.priced(plan), view) for plan in plans]
-        return Shortlist([each.scored() for each in heapq.nsmallest(KEPT, priced, key=lambda each: each.cost)], len(priced))
+        kept = heapq.nsmallest(KEPT, priced, key=lambda each: each.cost)
+        if candidates.full and all(each.plan.prefill in candidates.full for each in kept):
+            others = [each for each in priced if each.plan.prefill not in candidates.full]
+            kept += heapq.nsmallest(1, others, key=lambda each: each.cost)
+        return Shortlist([each.scored() for each in kept], len(priced))
 
     def score(self, ask: Ask, candidates: Sequence[Plan], view: View) -> list[Scored]:
         pricing = self._pricing(ask, view)

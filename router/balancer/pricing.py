@@ -32,6 +32,8 @@ _UNFORESEEN = 0.2
 """Promises broken, beyond what can be foreseen, by a prompt of ``_LONG_S`` that is computed where others are handed over. Found by
 simulating azure_code: with none, up to seven in a hundred requests more break theirs; with more, less is gained by such prompts."""
 _LONG_S = 0.05
+_IN_A_ROW = 4
+"""Answers that so many such prompts, one behind the other, do not make too slow are not in danger."""
 _BELIEF = 4
 """The model's word against experience: it counts as much as so many answers."""
 _BUSY_AT_MOST = 0.9
@@ -140,8 +142,8 @@ class Pricing:
             first = self._prompt(worker)
             found = NO_HARM
             if self._counts_misses and first.stall_s > 0.0:
-                unforeseen = _UNFORESEEN * min(1.0, first.stall_s / _LONG_S) if first.comes and self._ask.tpot_s is not None else 0.0
-                found = Harm(self._broken_by_prompt(self._place(worker), first), unforeseen)
+                place = self._place(worker)
+                found = Harm(self._broken_by_prompt(place, first), self._unforeseen(place, first))
             self._harms[worker] = found
         return found
 
@@ -158,6 +160,12 @@ class Pricing:
             late = self._part_broken(place, first.queue_s + first.stall_s) - self._part_broken(place, first.queue_s)
             broken += first.comes * first.stall_s * late
         return broken
+
+    def _unforeseen(self, place: Place, first: Prompt) -> float:
+        """Promises that it breaks beyond those: others' prompts will be computed there, too, and hold up the same answers."""
+        if not first.comes or self._ask.tpot_s is None:
+            return 0.0
+        return _UNFORESEEN * min(1.0, first.stall_s / _LONG_S) * self._part_broken(place, first.queue_s + _IN_A_ROW * first.stall_s)
 
     def _part_broken(self, place: Place, stall_s: float) -> float:
         """Of requests like this one that are handed over to the worker, those that cannot be held up so long before their second token."""

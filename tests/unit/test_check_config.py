@@ -52,7 +52,8 @@ def test_what_a_right_file_says():
         ("kind: vllm", "kind: vlm", 10, "has to be 'vllm' or 'simulated', not 'vlm'"),
         ("kind: vllm", "kind: vllm\n        kind: simulated", 11, "given twice, first in line 10"),
         ("kind: vllm", "simulated: {blocks: 1}", 10, "engine.simulated.blocks: unknown key; did you mean `num_blocks`?"),
-        ("count: 1", "count: 0", 14, "has to be at least 1, not 0"),
+        ("count: 1", "count: -1", 14, "has to be at least 0, not -1"),
+        ("count: 1", "count: 1\n      decode:\n        count: 0", 16, "decode.count: has to be at least 1, not 0"),
         ("count: 1", "count: one", 14, "has to be a valid integer, not 'one'"),
         ("count: 1", "enforce_eager: true", 14, "prefill.enforce_eager: unknown key; known here: count"),
         ("count: 1", "count: 1\n        policy: random", 15, "belongs in args as `router.policy`"),
@@ -86,6 +87,20 @@ def test_wrong_files(old, new, line, rule):
     assert any(said.startswith(f"my.yaml:{line}: ") and rule in said for said in str(caught.value).splitlines()), str(caught.value)
 
 
+def test_nobody_need_compute_prompts_for_others(tmp_path, capsys):
+    """Then it does not matter what such workers would be; a scaler that may start them is another thing."""
+    nobody = "count: 0\n      decode: {count: 2, num_gpus: 1}"
+    path = tmp_path / "my.yaml"
+    path.write_text(GOOD.replace("count: 1", nobody))
+    assert cli.main(["check-config", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "no workers: those of decode compute their prompts themselves" in out
+    assert "3 CPUs, 2 GPUs" in out
+    scaled = nobody + "\n      objectives: {ttft_s: 1, tpot_s: 1}\n      autoscaling: {enabled: true, prefill: {min: 0}}"
+    with pytest.raises(WrongFileError, match="computed on the CPU cannot be used on a GPU"):
+        check(GOOD.replace("count: 1", scaled), "f")
+
+
 def test_all_problems_at_once():
     """One run names every problem, in the order of the file."""
     text = (
@@ -105,10 +120,10 @@ def test_a_file_may_hold_other_applications():
 
 def test_merge_keys_are_followed():
     """A value that comes in by `<<` is found in the line where it is written."""
-    text = GOOD.replace("http_options:", "x-pool: &pool\n  count: 0\nhttp_options:").replace("        count: 1", "        <<: *pool")
+    text = GOOD.replace("http_options:", "x-pool: &pool\n  count: -1\nhttp_options:").replace("        count: 1", "        <<: *pool")
     with pytest.raises(WrongFileError) as caught:
         check(text, "f")
-    assert caught.value.problems == [(2, "applications[0].args.prefill.count", "has to be at least 1, not 0")]
+    assert caught.value.problems == [(2, "applications[0].args.prefill.count", "has to be at least 0, not -1")]
 
 
 def test_the_command(tmp_path, capsys):

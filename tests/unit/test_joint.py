@@ -253,9 +253,12 @@ def test_handovers_to_come_are_held_up_by_a_prompt() -> None:
     for _ in range(40):
         policy.chosen(ask(), Scored(Plan(P0, D0), 0.0, ""))
     assert price(Plan(D0, D0), question, workers, policy).breaks > 1
-    # And by a fifth of a promise for those of whom nothing is known yet; by less, if it is short; by none where none is given.
-    misses = [price(Plan(D0, D0), ask(tokens, tpot_s=100.0), workers, policy).terms["misses"] for tokens in (10_000, 1000, 200)]
-    assert misses == pytest.approx([6.0, 6.0, 6.0 * 0.02 / 0.05], abs=0.01)
+    # And a fifth of a promise beyond those, where several such prompts would break it; less, if it is short; none where none is given.
+    misses = {}
+    for tokens, answer in ((1000, 8.0), (1000, 50.0), (200, 3.0), (200, 8.0)):
+        question = ask(tokens, answer, likely_tokens=(answer,) * 5, tpot_s=0.05)
+        misses[tokens, answer] = price(Plan(D0, D0), question, workers, policy).terms["misses"]
+    assert misses == pytest.approx({(1000, 8.0): 6.0, (1000, 50.0): 0.0, (200, 3.0): 6.0 * 0.02 / 0.05, (200, 8.0): 0.0}, abs=0.02)
     assert price(Plan(D0, D0), ask(10_000), workers, policy).terms["misses"] == 0
 
 

@@ -167,7 +167,19 @@ def test_of_a_burst_as_many_are_let_in_as_can_be_in_time(policy):
     assert len(accepted) in (range(36, 45) if policy == "baton" else range(20, 23))  # Baton has the decode worker compute some, too
     assert [record for record in accepted if record.ttft_s > 1.0] == []
     refused_late = [record for record in records if record.failure and record.ended_s - record.arrival_s > 0.05]
-    assert len(refused_late) <= 5  # those with which it was touch and go
+    assert len(refused_late) <= 8  # those with which it was touch and go
+
+
+def test_nobody_is_refused_who_can_be_in_time_alone():
+    """Prompts come faster than the one prefill worker computes them, four steps each and one at a time, and answers have time to spare:
+    decode workers compute the rest."""
+    engine = msgspec.structs.replace(ENGINE, max_num_batched_tokens=512)
+    sim = cluster(
+        1, 3, policy="baton", engine=engine, service=WantedService(ttft_s=0.3, tpot_s=0.015), queue=QueueLimits(refuse_hopeless=True)
+    )
+    trace = synthetic(random.Random(5), requests=600, rate=30.0, prompt_tokens=2000, output_tokens=120, turns=1)
+    records = sim.replay(trace.in_blocks_of(ENGINE.block_size_tokens))
+    assert outcome(records, Objective(0.3, 0.015)).share > 0.9
 
 
 def test_of_those_who_cannot_all_be_in_time_the_longest_are_refused():
@@ -240,7 +252,7 @@ def test_who_waits_by_choice_is_not_decided_on_all_the_time(monkeypatch):
 
     seldom = decisions()
     monkeypatch.setattr("router.placing._AGAIN_S", 0.0)
-    assert decisions() > 1.5 * seldom
+    assert decisions() > 1.3 * seldom
 
 
 def test_the_clock_lets_things_happen_in_order():
