@@ -12,7 +12,7 @@ from core.errors import ConfigError
 from deploy.plan.question import Question
 from engine.performance.plan.kinds import Kinds, kinds_of
 from engine.performance.plan.link import LATENCY_S, Link
-from engine.performance.plan.ranking import Plan, Ranked, at_most, plan, smallest_first
+from engine.performance.plan.ranking import Plan, Ranked, at_most, plan, smallest_first, verdict_at
 from engine.performance.plan.search import Search
 from engine.performance.plan.stock import Stock
 from engine.performance.plan.waiting import largest
@@ -36,6 +36,18 @@ class Answer:
     def chosen(self) -> tuple[Ranked, ...]:
         """What is recommended, best first: the smallest that carry the rate where one is asked for, else those that carry most."""
         return self.smallest or self.plan.ranked
+
+    @property
+    def carries(self) -> bool:
+        """Whether something carries the rate that is asked for, if one is."""
+        return bool(self.smallest) or self.question.rate_per_s is None
+
+    @property
+    def verdict(self) -> str:
+        """On ``chosen``: for the rate where one is asked for. The one for as many requests as possible is ``plan.verdict``."""
+        if self.question.rate_per_s is None:
+            return self.plan.verdict
+        return verdict_at(self.smallest, self.question.rate_per_s, self.stock.gpus, self.question.by_price)
 
     @property
     def split(self) -> Ranked | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from deploy.plan.answer import LINKS_GBPS, Answer
 from engine.performance.plan.engine_kind import EngineKind
-from engine.performance.plan.ranking import Ranked, verdict
+from engine.performance.plan.ranking import Ranked
 
 _HEAD = ("", "prompts", "answers", "GPUs", "P:D", "req/s", "per GPU", "tok/s/GPU", "TTFT", "TPOT", "$/Mtok", "full first")
 
@@ -55,16 +55,17 @@ def _found(answer: Answer, rows: int) -> Iterator[str]:
     question = answer.question
     if question.rate_per_s is not None:
         yield ""
+        yield answer.verdict
         if answer.smallest:
+            yield ""
             what = "cheapest" if question.by_price else "smallest"
             yield f"The {what} that carry {question.rate_per_s:.4g} requests per second, and what they then give:"
             yield from table(
                 (*_HEAD, "at most"), [(*_row(n, each), f"{each.most_per_s:.2f}/s") for n, each in _shown(answer.smallest, rows)]
             )
-        else:
-            yield f"Nothing carries {question.rate_per_s:.4g} requests per second with {answer.stock.gpus} GPUs."
     yield ""
-    yield verdict(answer.plan.ranked, question.asked, question.by_price)
+    for_most = "" if question.rate_per_s is None else f"For the most requests with {answer.stock.gpus} GPUs: "
+    yield f"{for_most}{answer.plan.verdict}"
     yield ""
     yield f"With {answer.stock.gpus} GPUs, each at the highest rate that it keeps the promises for:"
     yield from table(_HEAD, [_row(number, each) for number, each in _shown(answer.plan.ranked, rows)])

@@ -149,6 +149,24 @@ def test_the_smallest_carries_the_rate(found):
     assert answer(question(rate_per_s=1e6)).smallest == ()
 
 
+def test_the_verdict_is_on_what_was_asked(capsys):
+    """With a rate and a number of GPUs: on what carries the rate, in text and JSON, as the first table and ``-o`` have it; the other one,
+    for the most requests, is told as such."""
+    asked = ["plan", "llama-3.1-70b", "--gpu", "h100", "--gpus", "16", "--isl", "2048", "--osl", "256", *PROMISES, "--rate", "3"]
+    assert main(asked) == 0
+    shown = capsys.readouterr().out
+    said = "Do not disaggregate: 1 x h100 tp4, steps of 512 tokens, on 4 GPUs instead of the 6 of 1 x h100 tp2 for prompts"
+    assert shown.index(said) < shown.index("The smallest that carry 3") < shown.index("For the most requests with 16 GPUs: Disaggregate: 5")
+    assert main([*asked, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["verdict"].startswith(said)
+    assert report["verdict_for_most"].startswith("Disaggregate: 5 x h100 tp2")
+    assert (report["disaggregate"], report["smallest"][0]["prefill"]) == (False, None)
+    assert main([*asked[:-1], "300", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["verdict"], report["disaggregate"]) == ("Nothing carries 300 requests per second with 16 GPUs.", None)
+
+
 def test_limits_of_each_kind_are_kept():
     """Two kinds of GPUs: a role may have its own, and nobody takes more of one than there are."""
     mixed = answer(question(gpus={"h100": 2, "l40s": 4}, most_gpus=None, tps=(1,)))
