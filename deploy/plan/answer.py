@@ -16,6 +16,7 @@ from engine.performance.plan.ranking import Plan, Ranked, at_most, plan, smalles
 from engine.performance.plan.search import Search
 from engine.performance.plan.stock import Stock
 from engine.performance.plan.waiting import largest
+from engine.performance.roofline.hardware import find_hardware
 
 LINKS_GBPS = (10.0, 25.0, 50.0, 100.0, 200.0, 400.0, 800.0)
 """Of a GPU's port: what networks are built with."""
@@ -85,7 +86,7 @@ def answer(question: Question, say: Callable[[str], None] = lambda text: None) -
         question.model, question.prices, question.workload, question.tps, question.precision, is_calibrated=question.is_calibrated
     )
     if not kinds.whole:
-        raise ConfigError("the model fits on none of these GPUs:\n  " + "\n  ".join(kinds.unfit), "--gpu")
+        raise ConfigError("the model fits on none of these GPUs:\n  " + "\n  ".join(kinds.unfit) + f"\n{_what_to_do(question)}", "--gpu")
     stock = question.stock
     search = Search(kinds.prefill, kinds.decode, kinds.whole, stock, question.asked, question.link)
     smallest: tuple[Ranked, ...] = ()
@@ -99,6 +100,16 @@ def answer(question: Question, say: Callable[[str], None] = lambda text: None) -
     if not found.ranked:
         raise ConfigError(found.verdict, "--ttft, --tpot")
     return Answer(question, kinds, stock, found, smallest, time.perf_counter() - began_s)
+
+
+def _what_to_do(question: Question) -> str:
+    """Where no engine has room."""
+    wider = max(question.tps) < max(find_hardware(gpu).node_gpus for gpu in question.gpus)
+    return (
+        "A worker has GPUs of one node: workers over several nodes (pipeline parallelism) are not planned. Take GPUs with more memory, "
+        + ("more of them for each worker (--tp), " if wider else "")
+        + "fewer bits (--precision w4a16kv8), or, where it is KV that has no room, shorter requests."
+    )
 
 
 def _over(question: Question, ranked: Ranked, link_gbps: float) -> Ranked | None:

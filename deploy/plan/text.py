@@ -68,7 +68,11 @@ def _found(answer: Answer, rows: int) -> Iterator[str]:
     yield f"{for_most}{answer.plan.verdict}"
     yield ""
     yield f"With {answer.stock.gpus} GPUs, each at the highest rate that it keeps the promises for:"
-    yield from table(_HEAD, [_row(number, each) for number, each in _shown(answer.plan.ranked, rows)])
+    shown = _shown(answer.plan.ranked, rows)
+    if question.rate_per_s is None:
+        yield from table(_HEAD, [_row(number, each) for number, each in shown])
+    else:  # --pick does not choose from these
+        yield from table(_HEAD[1:], [_row(number, each)[1:] for number, each in shown])
 
 
 def _shown(ranked: Sequence[Ranked], rows: int) -> list[tuple[int, Ranked]]:

@@ -105,6 +105,22 @@ def test_a_model_that_is_nowhere_or_too_large(capsys):
     assert re.search(r"fits on none of these GPUs:\n  l4 tp1: too little room: \d+ GB of weights", capsys.readouterr().err)
 
 
+def test_what_has_no_room(capsys):
+    """Weights that are larger than a node: no worker goes over several, and what to do. Requests that are too long: what their KV takes."""
+    rest = ["--gpus", "64", "--osl", "200", *PROMISES]
+    assert main(["plan", "deepseek-v3", "--gpu", "h100", "--isl", "2k", *rest]) == 1
+    said = capsys.readouterr().err
+    assert "h100 tp8: too little room: 85 GB of weights and 3 GB besides, of 77 GB\n" in said
+    assert "workers over several nodes (pipeline parallelism) are not planned. Take GPUs with more memory, fewer bits (--pre" in said
+    assert main(["plan", "deepseek-v3", "--gpu", "h100", "--isl", "2k", "--precision", "w4a16kv8", *rest]) == 0
+    assert main(["plan", "llama-3.1-70b", "--gpu", "h100", "--isl", "10000000", *rest]) == 1
+    said = capsys.readouterr().err
+    kv = "KV of one request of 10,000,200 tokens is 409.6 GB, and 56.9 GB are left of 77 GB by 18 GB of weights and 3 GB besides"
+    assert f"h100 tp8: too little room: {kv}\n" in said
+    assert main(["plan", "llama-3.1-70b", "--gpu", "h100", "--tp", "1,16", "--isl", "2k", *rest]) == 1
+    assert "h100 tp16: a node has 8, and a worker over several nodes is not planned\n" in capsys.readouterr().err
+
+
 def test_all_that_is_wrong_is_said_at_once(capsys):
     """The model first, then GPUs and prices, then the workload: a line for each, whatever else is wrong."""
     asked = ["nosuch", "--gpu", "h1000", "--gpu", "h100", "--price", "h200=2", "--precision", "w5", *PROMISES]
@@ -165,6 +181,18 @@ def test_the_verdict_is_on_what_was_asked(capsys):
     assert main([*asked[:-1], "300", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["verdict"], report["disaggregate"]) == ("Nothing carries 300 requests per second with 16 GPUs.", None)
+
+
+def test_numbers_are_those_to_pick_by(found):
+    """Rows have a number where ``--pick`` takes that row: with a rate in the first table alone."""
+    lines = text(found, 3).splitlines()
+    first, second = (next(n for n, line in enumerate(lines) if line.startswith(begin)) for begin in ("The smallest", "With "))
+    for line in lines[first + 2 : first + 5]:
+        set_up = picked(found, int(line.split()[0])).set_up
+        assert f"{set_up.decode_workers} x {set_up.decode.name}, {set_up.decode.budget_tokens}  " in line
+    assert all(re.match(r"\(both\) |\d+ x ", line) for line in lines[second + 2 : second + 5])
+    asked_for_most = text(answer(question(tps=(1,))), 3).splitlines()
+    assert any(line.startswith("1  ") for line in asked_for_most)
 
 
 def test_limits_of_each_kind_are_kept():
