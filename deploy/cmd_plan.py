@@ -149,16 +149,17 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> int:
 def question_of(arguments: argparse.Namespace) -> Question:
     """Raises ConfigError that says all that does not go together, the model first."""
     from deploy.plan.faults import Faults
+    from deploy.plan.names import gpus_by_name, model_name, prices_by_name
     from deploy.plan.question import Question, look_at
     from engine.performance.plan.workload import Objectives
 
     faults = Faults()
     is_rated = arguments.rate is not None or arguments.trace is not None
-    gpus, prices = dict(arguments.gpu), dict(arguments.price)
+    model, gpus, prices = model_name(arguments.model), gpus_by_name(faults, arguments.gpu), prices_by_name(faults, arguments.price)
     by_price = arguments.by == "price"
     look_at(
         faults,
-        arguments.model,
+        model,
         gpus,
         arguments.gpus,
         prices,
@@ -172,7 +173,7 @@ def question_of(arguments: argparse.Namespace) -> Question:
     workload, trace = work
     rate = arguments.rate or (trace.rate if trace is not None and len(trace.requests) > 1 else None)
     return Question(
-        model=arguments.model,
+        model=model,
         gpus=gpus,
         most_gpus=arguments.gpus,
         workload=workload,

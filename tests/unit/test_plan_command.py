@@ -15,7 +15,9 @@ from deploy.check_config import check
 from deploy.cli import main
 from deploy.plan.answer import LINKS_GBPS, answer
 from deploy.plan.check import requests_of, simulated
+from deploy.plan.faults import Faults
 from deploy.plan.hub_names import HUB_NAMES
+from deploy.plan.names import gpus_by_name, model_name
 from deploy.plan.pictures import pictures
 from deploy.plan.quantities import count, gpu, price, seconds, share
 from deploy.plan.question import Question
@@ -96,11 +98,43 @@ def test_what_cannot_be_asked(arguments, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_kinds_of_gpus_that_are_there_twice(tmp_path, capsys):
+    """Nobody guesses which is meant: neither of two numbers, nor of two kinds with one name."""
+    assert main(["plan", "llama-3.1-8b", "--gpu", "h100:8", "--gpu", "h100:4", *LENGTHS, *PROMISES]) == 1
+    assert "(--gpu h100:12)" in capsys.readouterr().err
+    faults, own = Faults(), f"{tmp_path}/gpus.yaml#h100"
+    assert gpus_by_name(faults, [("H100", 2), (own, 2)]) == {"h100": 2}
+    with pytest.raises(ConfigError, match="have the same name"):
+        faults.refuse()
+
+
+@pytest.mark.parametrize("written", ["Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct", "META-LLAMA/llama-3.1-8b-instruct"])
+def test_names_as_people_write_them(written, capsys):
+    """In any letters, and of weights on the hub: it is the shape that comes with Baton; so are GPUs and their prices."""
+    asked = ["--gpu", "H100", "--gpus", "2", "--tp", "1", "--price", "H100=7", *LENGTHS, *PROMISES, "--json"]
+    assert main(["plan", written, *asked]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["model"], report["ranked"][0]["decode"]["gpu"]) == ("llama-3.1-8b", "h100")
+    assert report["ranked"][0]["dollars_per_h"] == 7.0 * report["ranked"][0]["gpus"]
+
+
+def test_a_folder_of_ones_own_goes_before_names(tmp_path, monkeypatch):
+    """As weights are cloned into folders that are called like them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Llama-3.1-8B").mkdir()
+    (tmp_path / "Llama-3.1-8B" / "config.json").write_text("{}")
+    assert model_name("Llama-3.1-8B") == "Llama-3.1-8B"
+    assert model_name("llama-3.1-70B") == "llama-3.1-70b"
+    assert model_name("nobody/Nothing") == "nobody/Nothing"
+
+
 def test_a_model_that_is_nowhere_or_too_large(capsys):
-    """Of a name that is not in the cache it is said where was looked; of a model without room, what it needs."""
+    """Of a name that is not in the cache it is said where was looked and how it gets there; of a model without room, what it needs."""
     rest = ["--gpu", "l4", "--gpus", "8", *LENGTHS, *PROMISES]
     assert main(["plan", "nobody/nothing", *rest]) == 1
-    assert "is no folder with a config.json, no such file, not in the Hugging Face cache" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is no folder with a config.json, no such file, not in the Hugging Face cache" in said
+    assert "`hf download nobody/nothing config.json` gets what is needed" in said
     assert main(["plan", "llama-3.1-405b", *rest]) == 1
     assert re.search(r"fits on none of these GPUs:\n  l4 tp1: too little room: \d+ GB of weights", capsys.readouterr().err)
 

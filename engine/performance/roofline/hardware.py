@@ -65,9 +65,14 @@ def shipped_hardware() -> list[str]:
     return list(_shipped())
 
 
+def hardware_name(written: str) -> str:
+    """As what comes with Baton is called, where it is written in other letters; everything else stays as it is."""
+    return next((name for name in _shipped() if name.lower() == written.lower()), written)
+
+
 def find_hardware(name: str) -> Hardware:
-    """One that comes with Baton, or ``FILE#NAME``. Raises ConfigError."""
-    path, separator, inside = name.rpartition("#")
+    """One that comes with Baton, in any letters, or ``FILE#NAME``. Raises ConfigError."""
+    path, separator, inside = hardware_name(name).rpartition("#")
     known = read_hardware(Path(path).expanduser()) if separator else _shipped()
     if (found := known.get(inside)) is None:
         where = path or "those that come with Baton; a file of your own is FILE#NAME"
