@@ -115,6 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
         progress.end()
         print(error, file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        raise  # nobody reads what is printed: deploy/cli.py's business
     except OSError as error:
         progress.end()
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
@@ -124,30 +126,37 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, progress: Progress) -> int:
+    """The answer is printed whatever becomes of files and simulations; what is wrong with these is said in the end."""
     from deploy.plan.answer import answer
+    from deploy.plan.faults import Faults
+    from deploy.plan.files import draw, write_configuration
     from deploy.plan.text import text
     from deploy.plan.told import told
 
     progress.wait_for("reading the model")
-    question = question_of(arguments)
-    found = answer(question, progress.wait_for)
+    found = answer(question_of(arguments), progress.wait_for)
     report = told(found)
-    progress.wait_for("")
-    if not arguments.json:
-        print(text(found, arguments.top), flush=True)
-    if arguments.svg is not None:
-        _draw(found, arguments.svg, progress)
-    if arguments.output is not None:
-        _write(found, arguments, progress)
-    if arguments.check:
-        report["checked"] = _check(found, progress, is_shown=not arguments.json)
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-    return 0 if found.smallest or question.rate_per_s is None else 1
+    faults = Faults()
+    try:
+        if arguments.svg is not None:
+            faults.of(draw, found, arguments.svg, progress)
+        if arguments.output is not None:
+            faults.of(write_configuration, found, arguments.pick, arguments.output, progress)
+        progress.wait_for("")
+        if not arguments.json:
+            print(text(found, arguments.top), flush=True)
+        if arguments.check:
+            report["checked"] = faults.of(_check, found, progress, is_shown=not arguments.json)
+    finally:
+        if arguments.json:
+            print(json.dumps(report, indent=2), flush=True)
+    faults.refuse()
+    return 0 if found.carries else 1
 
 
 def question_of(arguments: argparse.Namespace) -> Question:
     """Raises ConfigError that says all that does not go together, the model first."""
+    from deploy.plan import files
     from deploy.plan.faults import Faults
     from deploy.plan.names import gpus_by_name, model_name, prices_by_name
     from deploy.plan.question import Question, look_at
@@ -168,6 +177,9 @@ def question_of(arguments: argparse.Namespace) -> Question:
         precision=arguments.precision,
     )
     work = faults.of(_work_of, arguments)
+    files.look_at(faults, arguments.output, arguments.svg)
+    if arguments.output is not None:
+        files.look_at_hardware(faults, gpus)
     faults.refuse()
     assert work is not None
     workload, trace = work
@@ -206,24 +218,6 @@ def _work_of(arguments: argparse.Namespace) -> tuple[Workload, Trace | None]:
     if arguments.isl is None or arguments.osl is None:
         raise ConfigError("say how long prompts and answers are (--isl 2048 --osl 256), or give requests (--trace FILE)", "--isl, --osl")
     return Workload(arguments.isl, arguments.osl, arguments.hit_rate or 0.0), None
-
-
-def _draw(found: Answer, folder: Path, progress: Progress) -> None:
-    from deploy.plan.pictures import pictures
-
-    progress.wait_for("drawing pictures")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, svg in pictures(found):
-        (folder / name).write_text(svg)
-        progress.say(f"drew {folder / name}")
-
-
-def _write(found: Answer, arguments: argparse.Namespace, progress: Progress) -> None:
-    from deploy.plan.serve_yaml import picked, serve_yaml
-
-    progress.wait_for("checking the configuration")
-    arguments.output.write_text(serve_yaml(found, picked(found, arguments.pick), str(arguments.output)))
-    progress.say(f"wrote {arguments.output}; `baton check-config {arguments.output}` says what it asks for")
 
 
 def _check(found: Answer, progress: Progress, is_shown: bool) -> list[object]:

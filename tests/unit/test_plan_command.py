@@ -3,7 +3,10 @@
 import json
 import random
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -88,6 +91,11 @@ def test_quantities(read, written, value):
         (["--gpus", "4", *LENGTHS, *PROMISES, "--price", "h200=2"], "'h200' is none of the GPUs asked about"),
         (["--gpus", "4", *LENGTHS, *PROMISES, "--gpu", "mi300x", "--by", "price"], "say --price mi300x=DOLLARS"),
         (["--gpus", "4", *LENGTHS, *PROMISES, "--gpu", "h1000"], "no hardware is called 'h1000'; known: h100"),
+        (["--gpus", "4", *LENGTHS, *PROMISES, "--gpu", "H100:4"], "h100 is there twice; write it once, with how many there are in all"),
+        (["--gpus", "4", *LENGTHS, *PROMISES, "--price", "h100=2", "--price", "H100=3"], "h100 has two prices; write one"),
+        (["--gpus", "4", *LENGTHS, *PROMISES, "-o", "/nowhere/plan.yaml"], "-o: there is no folder /nowhere; make it first"),
+        (["--gpus", "4", *LENGTHS, *PROMISES, "-o", "/tmp"], "-o: /tmp is a folder; name a file, such as /tmp/plan.yaml"),
+        (["--gpus", "4", *LENGTHS, *PROMISES, "--svg", "/dev/null/x"], "--svg: /dev/null is a file; name a folder"),
         (["--gpus", "4", *LENGTHS, *PROMISES, "--precision", "w5"], "'w5' is no precision"),
         (["--gpus", "4", *LENGTHS, "--ttft", "1ms", "--tpot", "30ms"], "Nothing keeps 0.001 s to the first token"),
     ],
@@ -293,6 +301,65 @@ def test_the_file_of_two_kinds_of_gpus_and_other_bits():
     assert (config.engine.args["quantization"], config.engine.args["kv_cache_dtype"]) == ("fp8", "fp8")
     with pytest.raises(ConfigError, match="there are"):
         picked(mixed, 999)
+
+
+def test_no_file_where_nothing_carries_the_rate(tmp_path, capsys):
+    """It would not do what was asked; the answer is printed, and the rate that is named instead does get a file."""
+    path, rest = tmp_path / "plan.yaml", [*ASK, "--gpus", "4", *LENGTHS, *PROMISES]
+    assert main([*rest, "-o", str(path), "--rate", "1000"]) == 1
+    shown = capsys.readouterr()
+    assert "Nothing carries 1000 requests per second with 4 GPUs." in shown.out
+    assert f"-o: {path} is not written, as nothing carries 1000 requests" in shown.err
+    assert not path.exists()
+    (rate,) = re.findall(r"--rate ([0-9.]+)\)", shown.err)
+    assert main([*rest, "-o", str(path), "--rate", rate]) == 0
+    assert path.exists()
+
+
+def test_no_file_for_a_cpu(tmp_path, capsys):
+    """The file would ask for GPUs: said before anything is looked up."""
+    path = tmp_path / "plan.yaml"
+    asked = ["plan", "llama-3.1-8b", "--gpu", "xeon-8480", "--gpus", "4", *LENGTHS, "--ttft", "9s", "--tpot", "200ms"]
+    assert main([*asked, "-o", str(path)]) == 1
+    assert "-o: xeon-8480 is no GPU" in (said := capsys.readouterr().err)
+    assert "deploy/config/cpu-demo.yaml" in said
+    assert not path.exists()
+    assert main(asked) == 0
+
+
+def test_json_is_printed_whatever_fails(tmp_path, monkeypatch, capsys):
+    """Files that cannot be written and simulations that fail cost only themselves: the answer is there, with what went wrong beside it."""
+
+    def refuse(*args):
+        raise ConfigError("no such thing", "simulation")
+
+    monkeypatch.setattr("deploy.plan.check.check", refuse)
+    monkeypatch.setattr("pathlib.Path.mkdir", lambda *args, **kwargs: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    files = ["-o", str(tmp_path / "plan.yaml"), "--pick", "999", "--svg", str(tmp_path / "drawn")]
+    assert main([*ASK, "--gpus", "4", *LENGTHS, *PROMISES, "--json", "--check", *files]) == 1
+    shown = capsys.readouterr()
+    assert (report := json.loads(shown.out))["ranked"]
+    assert report["checked"] is None
+    said = [line for line in shown.err.splitlines() if " s  " not in line]
+    assert said == [
+        f"{tmp_path / 'drawn'}: cannot be written: No space left on device",
+        f"--pick: there are {len(report['ranked'])} set-ups",
+        "simulation: no such thing",
+    ]
+
+
+def test_nobody_reads_it(tmp_path):
+    """``baton plan ... -o FILE | head``: the file is written all the same, and nothing is said of a broken pipe."""
+    path = tmp_path / "plan.yaml"
+    command = [sys.executable, "-m", "deploy.cli", *ASK, "--gpus", "4", *LENGTHS, *PROMISES, "-o", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 0
+    assert re.fullmatch(r" *[0-9.]+ s  wrote .*\n", said)
+    assert path.exists()
 
 
 def test_every_shape_has_weights():
