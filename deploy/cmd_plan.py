@@ -42,7 +42,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="one that comes with Baton, a folder with a config.json, such a file, or a hub name in the local cache",
+        help="one that comes with Baton, or its weights' name on the hub; a folder with a config.json, such a file, or a hub name in the "
+        "local cache",
     )
     parser.add_argument(
         "--gpu",
@@ -97,7 +98,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     out.add_argument("--json", action="store_true", help="as JSON, all of them")
     out.add_argument("--svg", type=Path, metavar="DIR", help="pictures: rooflines, and what promises per token cost")
     out.add_argument("-o", "--output", type=Path, metavar="FILE", help="a Serve config file for the best set-up, ready to be deployed")
-    out.add_argument("--pick", type=count, default=1, metavar="N", help="for that file: the set-up with this number instead")
+    out.add_argument("--pick", type=count, default=1, metavar="N", help="for that file: the set-up with this number in the table instead")
     out.add_argument(
         "--check", action="store_true", help="run the best set-ups in the simulator, and say how far off the prediction is (a minute or so)"
     )

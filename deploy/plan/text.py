@@ -64,8 +64,8 @@ def _found(answer: Answer, rows: int) -> Iterator[str]:
                 (*_HEAD, "at most"), [(*_row(n, each), f"{each.most_per_s:.2f}/s") for n, each in _shown(answer.smallest, rows)]
             )
     yield ""
-    for_most = "" if question.rate_per_s is None else f"For the most requests with {answer.stock.gpus} GPUs: "
-    yield f"{for_most}{answer.plan.verdict}"
+    at_limit = "" if question.rate_per_s is None else f"At the limit of {answer.stock.gpus} GPUs: "
+    yield f"{at_limit}{answer.plan.verdict}"
     yield ""
     yield f"With {answer.stock.gpus} GPUs, each at the highest rate that it keeps the promises for:"
     shown = _shown(answer.plan.ranked, rows)

@@ -24,7 +24,7 @@ def told(answer: Answer) -> dict[str, Any]:
         },
         "promised": {"ttft_s": question.asked.ttft_s, "tpot_s": question.asked.tpot_s, "share": question.asked.share},
         "verdict": answer.verdict,
-        "verdict_for_most": answer.plan.verdict,
+        "verdict_at_limit": answer.plan.verdict,
         "disaggregate": answer.chosen[0].set_up.prefill is not None if answer.carries else None,
         "smallest": [_ranked(each) for each in answer.smallest],
         "ranked": [_ranked(each) for each in answer.plan.ranked],

@@ -214,11 +214,11 @@ def test_the_verdict_is_on_what_was_asked(capsys):
     assert main(asked) == 0
     shown = capsys.readouterr().out
     said = "Do not disaggregate: 1 x h100 tp4, steps of 512 tokens, on 4 GPUs instead of the 6 of 1 x h100 tp2 for prompts"
-    assert shown.index(said) < shown.index("The smallest that carry 3") < shown.index("For the most requests with 16 GPUs: Disaggregate: 5")
+    assert shown.index(said) < shown.index("The smallest that carry 3") < shown.index("At the limit of 16 GPUs: Disaggregate: 5")
     assert main([*asked, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["verdict"].startswith(said)
-    assert report["verdict_for_most"].startswith("Disaggregate: 5 x h100 tp2")
+    assert report["verdict_at_limit"].startswith("Disaggregate: 5 x h100 tp2")
     assert (report["disaggregate"], report["smallest"][0]["prefill"]) == (False, None)
     assert main([*asked[:-1], "300", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
