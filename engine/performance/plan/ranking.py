@@ -165,6 +165,7 @@ def verdict_at(found: Sequence[Ranked], rate_per_s: float, gpus: int, by_price: 
     if by_price and less >= _HARDLY_CHEAPER:
         return f"{advice}, for {less:.0%} less per token than {other.set_up}."
     if not by_price and best.set_up.gpus < other.set_up.gpus:
-        return f"{advice}, on {best.set_up.gpus} GPUs instead of the {other.set_up.gpus} of {other.set_up}."
+        gpus_of_it = "1 GPU" if best.set_up.gpus == 1 else f"{best.set_up.gpus} GPUs"
+        return f"{advice}, on {gpus_of_it} instead of the {other.set_up.gpus} of {other.set_up}."
     alike = "at the price of" if by_price else "on as many GPUs as"
     return f"{advice}, {alike} {other.set_up}: it carries up to {best.most_per_s:.4g} requests per second, not {other.most_per_s:.4g}."
