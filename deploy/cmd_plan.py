@@ -42,7 +42,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="one that comes with Baton, a folder with a config.json, such a file, or a hub name in the local cache",
+        help="one that comes with Baton, or its weights' name on the hub; a folder with a config.json, such a file, or a hub name in the "
+        "local cache",
     )
     parser.add_argument(
         "--gpu",
@@ -97,7 +98,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     out.add_argument("--json", action="store_true", help="as JSON, all of them")
     out.add_argument("--svg", type=Path, metavar="DIR", help="pictures: rooflines, and what promises per token cost")
     out.add_argument("-o", "--output", type=Path, metavar="FILE", help="a Serve config file for the best set-up, ready to be deployed")
-    out.add_argument("--pick", type=count, default=1, metavar="N", help="for that file: the set-up with this number instead")
+    out.add_argument("--pick", type=count, default=1, metavar="N", help="for that file: the set-up with this number in the table instead")
     out.add_argument(
         "--check", action="store_true", help="run the best set-ups in the simulator, and say how far off the prediction is (a minute or so)"
     )
@@ -115,6 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
         progress.end()
         print(error, file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        raise  # nobody reads what is printed: deploy/cli.py's business
     except OSError as error:
         progress.end()
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
@@ -124,41 +127,49 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, progress: Progress) -> int:
+    """The answer is printed whatever becomes of files and simulations; what is wrong with these is said in the end."""
     from deploy.plan.answer import answer
+    from deploy.plan.faults import Faults
+    from deploy.plan.files import draw, write_configuration
     from deploy.plan.text import text
     from deploy.plan.told import told
 
     progress.wait_for("reading the model")
-    question = question_of(arguments)
-    found = answer(question, progress.wait_for)
+    found = answer(question_of(arguments), progress.wait_for)
     report = told(found)
-    progress.wait_for("")
-    if not arguments.json:
-        print(text(found, arguments.top), flush=True)
-    if arguments.svg is not None:
-        _draw(found, arguments.svg, progress)
-    if arguments.output is not None:
-        _write(found, arguments, progress)
-    if arguments.check:
-        report["checked"] = _check(found, progress, is_shown=not arguments.json)
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-    return 0 if found.smallest or question.rate_per_s is None else 1
+    faults = Faults()
+    try:
+        if arguments.svg is not None:
+            faults.of(draw, found, arguments.svg, progress)
+        if arguments.output is not None:
+            faults.of(write_configuration, found, arguments.pick, arguments.output, progress)
+        progress.wait_for("")
+        if not arguments.json:
+            print(text(found, arguments.top), flush=True)
+        if arguments.check:
+            report["checked"] = faults.of(_check, found, progress, is_shown=not arguments.json)
+    finally:
+        if arguments.json:
+            print(json.dumps(report, indent=2), flush=True)
+    faults.refuse()
+    return 0 if found.carries else 1
 
 
 def question_of(arguments: argparse.Namespace) -> Question:
     """Raises ConfigError that says all that does not go together, the model first."""
+    from deploy.plan import files
     from deploy.plan.faults import Faults
+    from deploy.plan.names import gpus_by_name, model_name, prices_by_name
     from deploy.plan.question import Question, look_at
     from engine.performance.plan.workload import Objectives
 
     faults = Faults()
     is_rated = arguments.rate is not None or arguments.trace is not None
-    gpus, prices = dict(arguments.gpu), dict(arguments.price)
+    model, gpus, prices = model_name(arguments.model), gpus_by_name(faults, arguments.gpu), prices_by_name(faults, arguments.price)
     by_price = arguments.by == "price"
     look_at(
         faults,
-        arguments.model,
+        model,
         gpus,
         arguments.gpus,
         prices,
@@ -167,12 +178,15 @@ def question_of(arguments: argparse.Namespace) -> Question:
         precision=arguments.precision,
     )
     work = faults.of(_work_of, arguments)
+    files.look_at(faults, arguments.output, arguments.svg)
+    if arguments.output is not None:
+        files.look_at_hardware(faults, gpus)
     faults.refuse()
     assert work is not None
     workload, trace = work
     rate = arguments.rate or (trace.rate if trace is not None and len(trace.requests) > 1 else None)
     return Question(
-        model=arguments.model,
+        model=model,
         gpus=gpus,
         most_gpus=arguments.gpus,
         workload=workload,
@@ -205,24 +219,6 @@ def _work_of(arguments: argparse.Namespace) -> tuple[Workload, Trace | None]:
     if arguments.isl is None or arguments.osl is None:
         raise ConfigError("say how long prompts and answers are (--isl 2048 --osl 256), or give requests (--trace FILE)", "--isl, --osl")
     return Workload(arguments.isl, arguments.osl, arguments.hit_rate or 0.0), None
-
-
-def _draw(found: Answer, folder: Path, progress: Progress) -> None:
-    from deploy.plan.pictures import pictures
-
-    progress.wait_for("drawing pictures")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, svg in pictures(found):
-        (folder / name).write_text(svg)
-        progress.say(f"drew {folder / name}")
-
-
-def _write(found: Answer, arguments: argparse.Namespace, progress: Progress) -> None:
-    from deploy.plan.serve_yaml import picked, serve_yaml
-
-    progress.wait_for("checking the configuration")
-    arguments.output.write_text(serve_yaml(found, picked(found, arguments.pick), str(arguments.output)))
-    progress.say(f"wrote {arguments.output}; `baton check-config {arguments.output}` says what it asks for")
 
 
 def _check(found: Answer, progress: Progress, is_shown: bool) -> list[object]:

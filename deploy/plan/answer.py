@@ -12,10 +12,11 @@ from core.errors import ConfigError
 from deploy.plan.question import Question
 from engine.performance.plan.kinds import Kinds, kinds_of
 from engine.performance.plan.link import LATENCY_S, Link
-from engine.performance.plan.ranking import Plan, Ranked, at_most, plan, smallest_first
+from engine.performance.plan.ranking import Plan, Ranked, at_most, plan, smallest_first, verdict_at
 from engine.performance.plan.search import Search
 from engine.performance.plan.stock import Stock
 from engine.performance.plan.waiting import largest
+from engine.performance.roofline.hardware import find_hardware
 
 LINKS_GBPS = (10.0, 25.0, 50.0, 100.0, 200.0, 400.0, 800.0)
 """Of a GPU's port: what networks are built with."""
@@ -36,6 +37,18 @@ class Answer:
     def chosen(self) -> tuple[Ranked, ...]:
         """What is recommended, best first: the smallest that carry the rate where one is asked for, else those that carry most."""
         return self.smallest or self.plan.ranked
+
+    @property
+    def carries(self) -> bool:
+        """Whether something carries the rate that is asked for, if one is."""
+        return bool(self.smallest) or self.question.rate_per_s is None
+
+    @property
+    def verdict(self) -> str:
+        """On ``chosen``: for the rate where one is asked for. The one for as many requests as possible is ``plan.verdict``."""
+        if self.question.rate_per_s is None:
+            return self.plan.verdict
+        return verdict_at(self.smallest, self.question.rate_per_s, self.stock.gpus, self.question.by_price)
 
     @property
     def split(self) -> Ranked | None:
@@ -73,7 +86,7 @@ def answer(question: Question, say: Callable[[str], None] = lambda text: None) -
         question.model, question.prices, question.workload, question.tps, question.precision, is_calibrated=question.is_calibrated
     )
     if not kinds.whole:
-        raise ConfigError("the model fits on none of these GPUs:\n  " + "\n  ".join(kinds.unfit), "--gpu")
+        raise ConfigError("the model fits on none of these GPUs:\n  " + "\n  ".join(kinds.unfit) + f"\n{_what_to_do(question)}", "--gpu")
     stock = question.stock
     search = Search(kinds.prefill, kinds.decode, kinds.whole, stock, question.asked, question.link)
     smallest: tuple[Ranked, ...] = ()
@@ -87,6 +100,16 @@ def answer(question: Question, say: Callable[[str], None] = lambda text: None) -
     if not found.ranked:
         raise ConfigError(found.verdict, "--ttft, --tpot")
     return Answer(question, kinds, stock, found, smallest, time.perf_counter() - began_s)
+
+
+def _what_to_do(question: Question) -> str:
+    """Where no engine has room."""
+    wider = max(question.tps) < max(find_hardware(gpu).node_gpus for gpu in question.gpus)
+    return (
+        "A worker has GPUs of one node: workers over several nodes (pipeline parallelism) are not planned. Take GPUs with more memory, "
+        + ("more of them for each worker (--tp), " if wider else "")
+        + "fewer bits (--precision w4a16kv8), or, where it is KV that has no room, shorter requests."
+    )
 
 
 def _over(question: Question, ranked: Ranked, link_gbps: float) -> Ranked | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from deploy.plan.answer import LINKS_GBPS, Answer
 from engine.performance.plan.engine_kind import EngineKind
-from engine.performance.plan.ranking import Ranked, verdict
+from engine.performance.plan.ranking import Ranked
 
 _HEAD = ("", "prompts", "answers", "GPUs", "P:D", "req/s", "per GPU", "tok/s/GPU", "TTFT", "TPOT", "$/Mtok", "full first")
 
@@ -55,19 +55,24 @@ def _found(answer: Answer, rows: int) -> Iterator[str]:
     question = answer.question
     if question.rate_per_s is not None:
         yield ""
+        yield answer.verdict
         if answer.smallest:
+            yield ""
             what = "cheapest" if question.by_price else "smallest"
             yield f"The {what} that carry {question.rate_per_s:.4g} requests per second, and what they then give:"
             yield from table(
                 (*_HEAD, "at most"), [(*_row(n, each), f"{each.most_per_s:.2f}/s") for n, each in _shown(answer.smallest, rows)]
             )
-        else:
-            yield f"Nothing carries {question.rate_per_s:.4g} requests per second with {answer.stock.gpus} GPUs."
     yield ""
-    yield verdict(answer.plan.ranked, question.asked, question.by_price)
+    at_limit = "" if question.rate_per_s is None else f"At the limit of {answer.stock.gpus} GPUs: "
+    yield f"{at_limit}{answer.plan.verdict}"
     yield ""
     yield f"With {answer.stock.gpus} GPUs, each at the highest rate that it keeps the promises for:"
-    yield from table(_HEAD, [_row(number, each) for number, each in _shown(answer.plan.ranked, rows)])
+    shown = _shown(answer.plan.ranked, rows)
+    if question.rate_per_s is None:
+        yield from table(_HEAD, [_row(number, each) for number, each in shown])
+    else:  # --pick does not choose from these
+        yield from table(_HEAD[1:], [_row(number, each)[1:] for number, each in shown])
 
 
 def _shown(ranked: Sequence[Ranked], rows: int) -> list[tuple[int, Ranked]]:

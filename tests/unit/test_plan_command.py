@@ -3,7 +3,10 @@
 import json
 import random
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +18,9 @@ from deploy.check_config import check
 from deploy.cli import main
 from deploy.plan.answer import LINKS_GBPS, answer
 from deploy.plan.check import requests_of, simulated
+from deploy.plan.faults import Faults
 from deploy.plan.hub_names import HUB_NAMES
+from deploy.plan.names import gpus_by_name, model_name
 from deploy.plan.pictures import pictures
 from deploy.plan.quantities import count, gpu, price, seconds, share
 from deploy.plan.question import Question
@@ -86,6 +91,11 @@ def test_quantities(read, written, value):
         (["--gpus", "4", *LENGTHS, *PROMISES, "--price", "h200=2"], "'h200' is none of the GPUs asked about"),
         (["--gpus", "4", *LENGTHS, *PROMISES, "--gpu", "mi300x", "--by", "price"], "say --price mi300x=DOLLARS"),
         (["--gpus", "4", *LENGTHS, *PROMISES, "--gpu", "h1000"], "no hardware is called 'h1000'; known: h100"),
+        (["--gpus", "4", *LENGTHS, *PROMISES, "--gpu", "H100:4"], "h100 is there twice; write it once, with how many there are in all"),
+        (["--gpus", "4", *LENGTHS, *PROMISES, "--price", "h100=2", "--price", "H100=3"], "h100 has two prices; write one"),
+        (["--gpus", "4", *LENGTHS, *PROMISES, "-o", "/nowhere/plan.yaml"], "-o: there is no folder /nowhere; make it first"),
+        (["--gpus", "4", *LENGTHS, *PROMISES, "-o", "/tmp"], "-o: /tmp is a folder; name a file, such as /tmp/plan.yaml"),
+        (["--gpus", "4", *LENGTHS, *PROMISES, "--svg", "/dev/null/x"], "--svg: /dev/null is a file; name a folder"),
         (["--gpus", "4", *LENGTHS, *PROMISES, "--precision", "w5"], "'w5' is no precision"),
         (["--gpus", "4", *LENGTHS, "--ttft", "1ms", "--tpot", "30ms"], "Nothing keeps 0.001 s to the first token"),
     ],
@@ -96,13 +106,61 @@ def test_what_cannot_be_asked(arguments, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_kinds_of_gpus_that_are_there_twice(tmp_path, capsys):
+    """Nobody guesses which is meant: neither of two numbers, nor of two kinds with one name."""
+    assert main(["plan", "llama-3.1-8b", "--gpu", "h100:8", "--gpu", "h100:4", *LENGTHS, *PROMISES]) == 1
+    assert "(--gpu h100:12)" in capsys.readouterr().err
+    faults, own = Faults(), f"{tmp_path}/gpus.yaml#h100"
+    assert gpus_by_name(faults, [("H100", 2), (own, 2)]) == {"h100": 2}
+    with pytest.raises(ConfigError, match="have the same name"):
+        faults.refuse()
+
+
+@pytest.mark.parametrize("written", ["Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct", "META-LLAMA/llama-3.1-8b-instruct"])
+def test_names_as_people_write_them(written, capsys):
+    """In any letters, and of weights on the hub: it is the shape that comes with Baton; so are GPUs and their prices."""
+    asked = ["--gpu", "H100", "--gpus", "2", "--tp", "1", "--price", "H100=7", *LENGTHS, *PROMISES, "--json"]
+    assert main(["plan", written, *asked]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["model"], report["ranked"][0]["decode"]["gpu"]) == ("llama-3.1-8b", "h100")
+    assert report["ranked"][0]["dollars_per_h"] == 7.0 * report["ranked"][0]["gpus"]
+
+
+def test_a_folder_of_ones_own_goes_before_names(tmp_path, monkeypatch):
+    """As weights are cloned into folders that are called like them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Llama-3.1-8B").mkdir()
+    (tmp_path / "Llama-3.1-8B" / "config.json").write_text("{}")
+    assert model_name("Llama-3.1-8B") == "Llama-3.1-8B"
+    assert model_name("llama-3.1-70B") == "llama-3.1-70b"
+    assert model_name("nobody/Nothing") == "nobody/Nothing"
+
+
 def test_a_model_that_is_nowhere_or_too_large(capsys):
-    """Of a name that is not in the cache it is said where was looked; of a model without room, what it needs."""
+    """Of a name that is not in the cache it is said where was looked and how it gets there; of a model without room, what it needs."""
     rest = ["--gpu", "l4", "--gpus", "8", *LENGTHS, *PROMISES]
     assert main(["plan", "nobody/nothing", *rest]) == 1
-    assert "is no folder with a config.json, no such file, not in the Hugging Face cache" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is no folder with a config.json, no such file, not in the Hugging Face cache" in said
+    assert "`hf download nobody/nothing config.json` gets what is needed" in said
     assert main(["plan", "llama-3.1-405b", *rest]) == 1
     assert re.search(r"fits on none of these GPUs:\n  l4 tp1: too little room: \d+ GB of weights", capsys.readouterr().err)
+
+
+def test_what_has_no_room(capsys):
+    """Weights that are larger than a node: no worker goes over several, and what to do. Requests that are too long: what their KV takes."""
+    rest = ["--gpus", "64", "--osl", "200", *PROMISES]
+    assert main(["plan", "deepseek-v3", "--gpu", "h100", "--isl", "2k", *rest]) == 1
+    said = capsys.readouterr().err
+    assert "h100 tp8: too little room: 85 GB of weights and 3 GB besides, of 77 GB\n" in said
+    assert "workers over several nodes (pipeline parallelism) are not planned. Take GPUs with more memory, fewer bits (--pre" in said
+    assert main(["plan", "deepseek-v3", "--gpu", "h100", "--isl", "2k", "--precision", "w4a16kv8", *rest]) == 0
+    assert main(["plan", "llama-3.1-70b", "--gpu", "h100", "--isl", "10000000", *rest]) == 1
+    said = capsys.readouterr().err
+    kv = "KV of one request of 10,000,200 tokens is 409.6 GB, and 56.9 GB are left of 77 GB by 18 GB of weights and 3 GB besides"
+    assert f"h100 tp8: too little room: {kv}\n" in said
+    assert main(["plan", "llama-3.1-70b", "--gpu", "h100", "--tp", "1,16", "--isl", "2k", *rest]) == 1
+    assert "h100 tp16: a node has 8, and a worker over several nodes is not planned\n" in capsys.readouterr().err
 
 
 def test_all_that_is_wrong_is_said_at_once(capsys):
@@ -147,6 +205,36 @@ def test_the_smallest_carries_the_rate(found):
         assert each.pace.tpot_s <= 0.03
         assert each.set_up.gpus >= found.smallest[0].set_up.gpus
     assert answer(question(rate_per_s=1e6)).smallest == ()
+
+
+def test_the_verdict_is_on_what_was_asked(capsys):
+    """With a rate and a number of GPUs: on what carries the rate, in text and JSON, as the first table and ``-o`` have it; the other one,
+    for the most requests, is told as such."""
+    asked = ["plan", "llama-3.1-70b", "--gpu", "h100", "--gpus", "16", "--isl", "2048", "--osl", "256", *PROMISES, "--rate", "3"]
+    assert main(asked) == 0
+    shown = capsys.readouterr().out
+    said = "Do not disaggregate: 1 x h100 tp4, steps of 512 tokens, on 4 GPUs instead of the 6 of 1 x h100 tp2 for prompts"
+    assert shown.index(said) < shown.index("The smallest that carry 3") < shown.index("At the limit of 16 GPUs: Disaggregate: 5")
+    assert main([*asked, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["verdict"].startswith(said)
+    assert report["verdict_at_limit"].startswith("Disaggregate: 5 x h100 tp2")
+    assert (report["disaggregate"], report["smallest"][0]["prefill"]) == (False, None)
+    assert main([*asked[:-1], "300", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["verdict"], report["disaggregate"]) == ("Nothing carries 300 requests per second with 16 GPUs.", None)
+
+
+def test_numbers_are_those_to_pick_by(found):
+    """Rows have a number where ``--pick`` takes that row: with a rate in the first table alone."""
+    lines = text(found, 3).splitlines()
+    first, second = (next(n for n, line in enumerate(lines) if line.startswith(begin)) for begin in ("The smallest", "With "))
+    for line in lines[first + 2 : first + 5]:
+        set_up = picked(found, int(line.split()[0])).set_up
+        assert f"{set_up.decode_workers} x {set_up.decode.name}, {set_up.decode.budget_tokens}  " in line
+    assert all(re.match(r"\(both\) |\d+ x ", line) for line in lines[second + 2 : second + 5])
+    asked_for_most = text(answer(question(tps=(1,))), 3).splitlines()
+    assert any(line.startswith("1  ") for line in asked_for_most)
 
 
 def test_limits_of_each_kind_are_kept():
@@ -209,6 +297,65 @@ def test_the_file_of_two_kinds_of_gpus_and_other_bits():
     assert (config.engine.args["quantization"], config.engine.args["kv_cache_dtype"]) == ("fp8", "fp8")
     with pytest.raises(ConfigError, match="there are"):
         picked(mixed, 999)
+
+
+def test_no_file_where_nothing_carries_the_rate(tmp_path, capsys):
+    """It would not do what was asked; the answer is printed, and the rate that is named instead does get a file."""
+    path, rest = tmp_path / "plan.yaml", [*ASK, "--gpus", "4", *LENGTHS, *PROMISES]
+    assert main([*rest, "-o", str(path), "--rate", "1000"]) == 1
+    shown = capsys.readouterr()
+    assert "Nothing carries 1000 requests per second with 4 GPUs." in shown.out
+    assert f"-o: {path} is not written, as nothing carries 1000 requests" in shown.err
+    assert not path.exists()
+    (rate,) = re.findall(r"--rate ([0-9.]+)\)", shown.err)
+    assert main([*rest, "-o", str(path), "--rate", rate]) == 0
+    assert path.exists()
+
+
+def test_no_file_for_a_cpu(tmp_path, capsys):
+    """The file would ask for GPUs: said before anything is looked up."""
+    path = tmp_path / "plan.yaml"
+    asked = ["plan", "llama-3.1-8b", "--gpu", "xeon-8480", "--gpus", "4", *LENGTHS, "--ttft", "9s", "--tpot", "200ms"]
+    assert main([*asked, "-o", str(path)]) == 1
+    assert "-o: xeon-8480 is no GPU" in (said := capsys.readouterr().err)
+    assert "deploy/config/cpu-demo.yaml" in said
+    assert not path.exists()
+    assert main(asked) == 0
+
+
+def test_json_is_printed_whatever_fails(tmp_path, monkeypatch, capsys):
+    """Files that cannot be written and simulations that fail cost only themselves: the answer is there, with what went wrong beside it."""
+
+    def refuse(*args):
+        raise ConfigError("no such thing", "simulation")
+
+    monkeypatch.setattr("deploy.plan.check.check", refuse)
+    monkeypatch.setattr("pathlib.Path.mkdir", lambda *args, **kwargs: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    files = ["-o", str(tmp_path / "plan.yaml"), "--pick", "999", "--svg", str(tmp_path / "drawn")]
+    assert main([*ASK, "--gpus", "4", *LENGTHS, *PROMISES, "--json", "--check", *files]) == 1
+    shown = capsys.readouterr()
+    assert (report := json.loads(shown.out))["ranked"]
+    assert report["checked"] is None
+    said = [line for line in shown.err.splitlines() if " s  " not in line]
+    assert said == [
+        f"{tmp_path / 'drawn'}: cannot be written: No space left on device",
+        f"--pick: there are {len(report['ranked'])} set-ups",
+        "simulation: no such thing",
+    ]
+
+
+def test_nobody_reads_it(tmp_path):
+    """``baton plan ... -o FILE | head``: the file is written all the same, and nothing is said of a broken pipe."""
+    path = tmp_path / "plan.yaml"
+    command = [sys.executable, "-m", "deploy.cli", *ASK, "--gpus", "4", *LENGTHS, *PROMISES, "-o", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 0
+    assert re.fullmatch(r" *[0-9.]+ s  wrote .*\n", said)
+    assert path.exists()
 
 
 def test_every_shape_has_weights():

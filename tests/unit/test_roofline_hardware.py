@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from core.errors import ConfigError
-from engine.performance.roofline.hardware import find_hardware, read_hardware, shipped_hardware
+from engine.performance.roofline.hardware import find_hardware, hardware_name, read_hardware, shipped_hardware
 
 MINE = """
 mine:
@@ -37,6 +37,12 @@ def test_what_comes_with_baton():
         hardware = find_hardware(name)
         assert 100 < hardware.flops(16) / hardware.memory_bytes_per_s < 1000, name
         assert hardware.flops(16) <= hardware.flops(8) <= hardware.flops(4), name
+
+
+def test_in_any_letters():
+    """As vendors write them, too."""
+    assert find_hardware("H100") == find_hardware("h100")
+    assert [hardware_name(name) for name in ("MI300X", "my.yaml#H100", "H1000")] == ["mi300x", "my.yaml#H100", "H1000"]
 
 
 def test_own_file(tmp_path):

@@ -211,10 +211,13 @@ def test_found_in_a_folder_a_file_and_the_cache(tmp_path, monkeypatch):
 
 
 def test_not_found(tmp_path, monkeypatch):
-    """The message says where was looked and what comes with Baton."""
+    """The message says where was looked, what comes with Baton, in any letters, and how a configuration comes into the cache."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"'org/none' is no folder .*llama-3.1-8b"):
+    with pytest.raises(ConfigError, match=r"'org/none' is no folder .*llama-3.1-8b.*`hf download org/none config.json`"):
         find_model("org/none")
+    with pytest.raises(ConfigError, match=r"`hf download REPO config.json`"):
+        find_model("none")
+    assert find_model("Llama-3.1-8B") == find_model("llama-3.1-8b")
 
 
 def test_quantisation_in_a_file_of_its_own(tmp_path):

@@ -14,7 +14,7 @@ from core.errors import ConfigError
 from engine.performance.plan.curve import Curve
 from engine.performance.plan.engine_kind import EngineKind
 from engine.performance.plan.link import Link, handover_s
-from engine.performance.plan.ranking import plan, smallest_first
+from engine.performance.plan.ranking import plan, smallest_first, verdict_at
 from engine.performance.plan.search import Search
 from engine.performance.plan.set_up import SetUp, candidates
 from engine.performance.plan.stock import Stock
@@ -236,6 +236,23 @@ def test_handovers():
 def test_verdicts(set_ups, objectives, verdict):
     """Whether to disaggregate, with the reason."""
     assert re.match(verdict, plan(set_ups(), objectives).verdict)
+
+
+@pytest.mark.parametrize(
+    ("search", "rate_per_s", "by_price", "verdict"),
+    [
+        (Search((), (), (kind(),), Stock(2), PROMISED), 99.0, False, "Nothing carries 99 requests per second with 2 GPUs"),
+        (Search((kind(),), (kind(),), (), Stock(16), PROMISED), 1.0, False, "Disaggregate: .* Workers that do both do not carry 1 "),
+        (Search((), (), (kind(),), Stock(16), PROMISED), 1.0, False, "Do not disaggregate: .* Two roles do not carry 1 "),
+        (Search((kind(),), (kind(),), (kind(budget=512),), Stock(16), PROMISED), 0.5, False, "Do not .* on 2 GPUs instead of the 4 of 1 x"),
+        (Search((kind(),), (kind(),), (kind(budget=512),), Stock(16), PROMISED), 0.5, True, "Do not .* for 50% less per token than 1 x"),
+        (Search((kind(),), (kind(),), (kind(price=4.0),), Stock(4), PROMISED), 0.5, True, "D.* at the price of .* carries up to"),
+    ],
+)
+def test_verdicts_for_a_rate(search, rate_per_s, by_price, verdict):
+    """By what set-ups that carry it need, as they are chosen by that; where it is the same, by what they can do more."""
+    found = smallest_first(search.carrying(rate_per_s), PROMISED, rate_per_s, by_price)
+    assert re.match(verdict, verdict_at(found, rate_per_s, search.stock.gpus, by_price)), verdict_at(found, rate_per_s, 0, by_price)
 
 
 @pytest.mark.parametrize(

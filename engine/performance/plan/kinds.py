@@ -9,6 +9,7 @@ import msgspec
 from core.errors import ConfigError
 from engine.performance.plan.engine_kind import EngineKind
 from engine.performance.plan.workload import Workload
+from engine.performance.roofline.memory import kv_bytes_per_sequence
 from engine.performance.roofline.model import Experts
 from engine.performance.roofline.named import RooflineTime
 
@@ -52,7 +53,7 @@ def kinds_of(
                 if kind.max_batch and kind.kv_tokens >= together * budget:
                     yield kind
                 else:
-                    unfit.setdefault(kind.name, _no_room(kind))
+                    unfit.setdefault(kind.name, _no_room(kind, together * budget))
 
     # A prompt's KV stays until it has been handed over: while the next step is computed.
     prefill, decode, whole = (
@@ -83,14 +84,23 @@ def _layouts(model: str, gpu: str, tps: Sequence[int], precision: str | None, is
                     yield f"{gpu} tp{tp}: {error.rule}"
                 continue
             if tp > timing.roofline.hardware.node_gpus:
-                yield f"{gpu} tp{tp}: a node has {timing.roofline.hardware.node_gpus}"
+                yield f"{gpu} tp{tp}: a node has {timing.roofline.hardware.node_gpus}, and a worker over several nodes is not planned"
                 break
             if ep == 1 or any(isinstance(mlp, Experts) for mlp in timing.roofline.setup.mlps):
                 yield timing
 
 
-def _no_room(kind: EngineKind) -> str:
+def _no_room(kind: EngineKind, tokens: int) -> str:
+    """For the model, for one request, or for the ``tokens`` of KV that steps make at once. Gigabytes are of each GPU."""
     memory = kind.memory
-    needed = (memory.weight_bytes + memory.activation_bytes + memory.reserved_bytes) / 1e9
-    what = f"{memory.weight_bytes / 1e9:.0f} GB of weights and {needed - memory.weight_bytes / 1e9:.0f} GB besides"
-    return f"{kind.name}: too little room: {what}, of {memory.usable_bytes / 1e9:.0f} GB"
+    besides = (memory.activation_bytes + memory.reserved_bytes) / 1e9
+    usable = f"of {memory.usable_bytes / 1e9:.0f} GB"
+    taken = f"{memory.weight_bytes / 1e9:.0f} GB of weights and {besides:.0f} GB besides"
+    if not memory.fits:
+        return f"{kind.name}: too little room: {taken}, {usable}"
+    left = f"{memory.kv_bytes / 1e9:,.1f} GB are left {usable} by {taken}"
+    if kind.max_batch:
+        return f"{kind.name}: too little room: KV of {kind.kv_tokens:,} tokens, where steps make {tokens:,} at once: {left}"
+    full = kind.workload.full_tokens
+    needed = kv_bytes_per_sequence(kind.roofline.setup, full) / 1e9
+    return f"{kind.name}: too little room: KV of one request of {full:,.0f} tokens is {needed:,.1f} GB, and {left}"

@@ -15,6 +15,8 @@ from engine.performance.plan.workload import Objectives
 _NOTHING_PER_S = 1e-6
 _ALIKE = 0.02
 """Rates that differ by less are no reason to take more GPUs."""
+_HARDLY_CHEAPER = 0.005
+"""Shares of a price that are no reason for anything."""
 _HARDLY_LESS = 0.9
 """What a link takes away and is not yet said to be what is full first."""
 _FULL = {
@@ -147,3 +149,23 @@ def verdict(found: Sequence[Ranked], objectives: Objectives, by_price: bool = Fa
     if best is whole:
         return f"Do not disaggregate: {whole.set_up}, for {difference} {split.set_up}, {_FULL[split.bound_by]}."
     return f"Disaggregate: {best.set_up}, for {difference} {whole.set_up}."
+
+
+def verdict_at(found: Sequence[Ranked], rate_per_s: float, gpus: int, by_price: bool = False) -> str:
+    """Whether to have two roles to carry a rate with up to ``gpus`` GPUs, and why, of set-ups that do, as ``smallest_first`` has them."""
+    carried = f"{rate_per_s:.4g} requests per second"
+    if not found:
+        return f"Nothing carries {carried} with {gpus} GPUs."
+    best, is_split = found[0], found[0].set_up.prefill is not None
+    advice = f"{'Disaggregate' if is_split else 'Do not disaggregate'}: {best.set_up}"
+    other = next((each for each in found if (each.set_up.prefill is not None) != is_split), None)
+    if other is None:
+        return f"{advice}. {'Workers that do both do' if is_split else 'Two roles do'} not carry {carried}."
+    less = 1.0 - best.set_up.price_per_h / other.set_up.price_per_h if by_price else 0.0
+    if by_price and less >= _HARDLY_CHEAPER:
+        return f"{advice}, for {less:.0%} less per token than {other.set_up}."
+    if not by_price and best.set_up.gpus < other.set_up.gpus:
+        gpus_of_it = "1 GPU" if best.set_up.gpus == 1 else f"{best.set_up.gpus} GPUs"
+        return f"{advice}, on {gpus_of_it} instead of the {other.set_up.gpus} of {other.set_up}."
+    alike = "at the price of" if by_price else "on as many GPUs as"
+    return f"{advice}, {alike} {other.set_up}: it carries up to {best.most_per_s:.4g} requests per second, not {other.most_per_s:.4g}."

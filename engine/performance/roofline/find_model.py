@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from engine.performance.roofline.config_json import model_of
 from engine.performance.roofline.model import Model
 
 _SHIPPED = Path(__file__).parent / "data" / "models"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def shipped_models() -> list[str]:
@@ -34,21 +36,28 @@ def find_model(name: str) -> Model:
         raise ConfigError(error.rule, f"{path}: {error.where}" if error.where else str(path)) from None
 
 
-def _path(name: str) -> Path:
-    if (shipped := _SHIPPED / f"{name}.json").is_file() and "/" not in name:
-        return shipped
+def config_at(name: str) -> Path | None:
+    """Where ``name`` is a file, or a folder with a ``config.json``."""
     given = Path(name).expanduser()
-    if given.is_file():
-        return given
-    if (inside := given / "config.json").is_file():
-        return inside
-    if (cached := cached_config(name)) is not None:
-        return cached
+    return next((path for path in (given, given / "config.json") if path.is_file()), None)
+
+
+def _path(name: str) -> Path:
+    found = _shipped(name) or config_at(name) or cached_config(name) or _shipped(name.lower())
+    if found is not None:
+        return found
+    on_the_hub = name if _HUB_NAME.fullmatch(name) else "REPO"
     raise ConfigError(
         f"{name!r} is no folder with a config.json, no such file, not in the Hugging Face cache ({_cache()}), "
-        f"and not one of those that come with Baton: {', '.join(shipped_models())}",
+        f"and not one of those that come with Baton: {', '.join(shipped_models())}. "
+        f"`hf download {on_the_hub} config.json` gets what is needed of one on the hub; of others, give the folder",
         "model",
     )
+
+
+def _shipped(name: str) -> Path | None:
+    path = _SHIPPED / f"{name}.json"
+    return path if "/" not in name and path.is_file() else None
 
 
 def cached_config(name: str) -> Path | None:

@@ -34,6 +34,7 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flops_8: Figure | None = None
     flops_4: Figure | None = None
     price_per_h: Figure | None = None
+    is_cpu: bool = False
 
 
 class Hardware(msgspec.Struct, frozen=True):
@@ -50,6 +51,8 @@ class Hardware(msgspec.Struct, frozen=True):
     network_bytes_per_s: float
     price_per_h: float | None = None
     """Dollars; None: not known."""
+    is_cpu: bool = False
+    """Of a CPU's sockets, not GPUs."""
 
     def flops(self, bits: int) -> float:
         """Per second, with operands of so many bits; what it cannot do so narrow it does as narrow as it can."""
@@ -65,9 +68,14 @@ def shipped_hardware() -> list[str]:
     return list(_shipped())
 
 
+def hardware_name(written: str) -> str:
+    """As what comes with Baton is called, where it is written in other letters; everything else stays as it is."""
+    return next((name for name in _shipped() if name.lower() == written.lower()), written)
+
+
 def find_hardware(name: str) -> Hardware:
-    """One that comes with Baton, or ``FILE#NAME``. Raises ConfigError."""
-    path, separator, inside = name.rpartition("#")
+    """One that comes with Baton, in any letters, or ``FILE#NAME``. Raises ConfigError."""
+    path, separator, inside = hardware_name(name).rpartition("#")
     known = read_hardware(Path(path).expanduser()) if separator else _shipped()
     if (found := known.get(inside)) is None:
         where = path or "those that come with Baton; a file of your own is FILE#NAME"
@@ -96,7 +104,7 @@ def _hardware(name: str, value: Any, path: Path) -> Hardware:
         entry = msgspec.convert(value, _Entry, strict=False)  # YAML takes 450e9 for a word
     except msgspec.ValidationError as error:
         raise ConfigError(str(error), f"{path}: {name}") from None
-    figures = {field: getattr(entry, field) for field in entry.__struct_fields__ if field != "what" and getattr(entry, field) is not None}
+    figures = {field: getattr(entry, field) for field in entry.__struct_fields__ if isinstance(getattr(entry, field), Figure)}
     for field, figure in figures.items():
         if not figure.value > 0:
             raise ConfigError("must be above 0", f"{path}: {name}.{field}")
@@ -112,4 +120,5 @@ def _hardware(name: str, value: Any, path: Path) -> Hardware:
         int(entry.node_gpus.value),
         entry.network_bytes_per_s.value,
         entry.price_per_h.value if entry.price_per_h is not None else None,
+        entry.is_cpu,
     )
