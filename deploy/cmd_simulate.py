@@ -84,9 +84,9 @@ def _simulation(arguments: argparse.Namespace) -> Simulation:
 
     from core.worker import Role
     from deploy.check_config import read
+    from deploy.synthetic_words import synthetic_of
     from simulation.faults import read_faults
     from simulation.run import Simulation
-    from simulation.synthetic import Synthetic
     from simulation.trace_files import read_trace
 
     config = _counted(read(arguments.file).served.only(arguments.model).models[0], arguments)
@@ -94,7 +94,7 @@ def _simulation(arguments: argparse.Namespace) -> Simulation:
     if arguments.trace is not None:
         trace = read_trace(arguments.trace, rng, arguments.format)
     else:
-        trace = Synthetic.parse(arguments.synthetic).trace(rng)
+        trace = synthetic_of(arguments.synthetic).trace(rng)
     workers = {role: config.pool(role).count for role in Role}
     faults = read_faults(arguments.faults, workers, config.router.replicas) if arguments.faults else []
     return Simulation(config=config, trace=trace, seconds=arguments.seconds, scale=arguments.scale_rate, faults=faults, seed=arguments.seed)

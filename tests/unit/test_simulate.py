@@ -15,6 +15,7 @@ from core.errors import ConfigError
 from core.worker import Role
 from deploy.check_config import read
 from deploy.cli import main
+from deploy.synthetic_words import synthetic_of
 from simulation.faults import KillWorker, read_faults
 from simulation.long_trace import LongRequests
 from simulation.of_config import cluster_of, spec_of
@@ -60,7 +61,7 @@ def config(**changes):
 
 
 def simulation(seed=1, faults=(), **changes):
-    return Simulation(config=config(**changes), trace=Synthetic.parse(TRAFFIC).trace(random.Random(seed)), faults=faults, seed=seed)
+    return Simulation(config=config(**changes), trace=synthetic_of(TRAFFIC).trace(random.Random(seed)), faults=faults, seed=seed)
 
 
 def quiet(moment, offered):
@@ -230,23 +231,39 @@ def test_a_trace_that_cannot_be_read_is_refused_with_the_line(tmp_path, lines, s
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("rate=20 isl=100 osl=10", "missing required field `seconds`"),
-        ("rate=0 isl=100 osl=10 seconds=5", "`rate` must be above 0"),
-        ("rate=1 isl=100 osl=10 seconds=5 colour=red", "unknown field `colour`"),
+        ("", "`rate` and `isl` and `osl` and `seconds` are missing"),
+        ("rate=20 isl=100 osl=10", "`seconds` is missing"),
+        ("rate=0 isl=100 osl=10 seconds=5", "`rate` is '0': give a number above 0"),
+        ("rate=1 isl=0.5 osl=10 seconds=5", "`isl` is '0.5': give a whole number"),
+        ("rate=1 isl=8m osl=10 seconds=5", "`isl` is '8m': give a whole number from 1 on, such as 2048 or 8k"),
+        ("rate=1 isl=20m osl= seconds=5", "`isl` is '20m': give a whole number from 1 on"),
+        ("rate=1 isl=20000k osl=9 seconds=5", "`isl` and `osl` must be at most 10,000,000"),
+        ("rate=1 rate=2 isl=100 osl=10 seconds=5", "`rate` is there twice"),
+        ("rate=1 isl=100 osl=10 seconds=5 colour=red", "`colour` is unknown; known: rate, isl"),
+        ("rate=1 isl=100 osl=10 seconds=5 Hti=0.2", "`Hti` is unknown; did you mean `hit`?"),
         ("rate=1 isl=100 osl=10 seconds=5 burst=3", "`burst` needs `burst_for`"),
+        ("rate=1 isl=100 osl=10 seconds=5 burst_for=3", "`burst_for` needs `burst`"),
+        ("rate=1 isl=100 osl=10 seconds=5 burst=3 burst_at=nan burst_for=1", "`burst_at` is 'nan'"),
+        ("rate=1e9 isl=100 osl=10 seconds=1e9", "this is some 1,000,000,000,000,000,000 requests, and must be at most 10,000,000"),
     ],
 )
 def test_synthetic_words_that_make_no_sense_are_refused_with_an_example(words, said):
     """Of how to write it."""
     with pytest.raises(ConfigError) as refused:
-        Synthetic.parse(words)
+        synthetic_of(words)
     assert said in str(refused.value)
     assert "rate=20 isl=1000" in str(refused.value)
 
 
+def test_synthetic_words_are_written_as_baton_plan_takes_them():
+    """Lengths in thousands, times in their units, shares in percent; spaces around `=`, and commas between."""
+    made = synthetic_of("rate = 20, isl=8k, osl=1k, seconds=2500ms, hit=30%, burst=2 burst_at=0 burst_for=1s")
+    assert made == Synthetic(rate=20.0, isl=8192, osl=1024, seconds=2.5, hit=0.3, burst=2.0, burst_at=0.0, burst_for=1.0)
+
+
 def test_synthetic_traffic_is_what_was_asked_for():
     """Rate, mean lengths and burst, to a few percent of a long one."""
-    made = Synthetic.parse("rate=20 isl=1000 osl=200 seconds=1000 burst=3 burst_at=500 burst_for=100").trace(random.Random(1)).requests
+    made = synthetic_of("rate=20 isl=1000 osl=200 seconds=1000 burst=3 burst_at=500 burst_for=100").trace(random.Random(1)).requests
     within = [each for each in made if 500 <= each.arrival_s < 600]
     assert len(made) == pytest.approx(20 * 900 + 60 * 100, rel=0.03)
     assert len(within) == pytest.approx(6000, rel=0.05)
