@@ -95,6 +95,7 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
             seconds=last_s,
             offered=offered,
             left_out=left_out,
+            empty=self.trace.empty,
             complete=len(complete),
             good=sum(is_good(record, service) for record in records),
             refused=refused,

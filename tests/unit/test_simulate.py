@@ -1,6 +1,8 @@
 """``baton simulate``: from a configuration and a trace to a report, and what is said of those that cannot be used."""
 
+import gzip
 import json
+import lzma
 import random
 import re
 from pathlib import Path
@@ -189,6 +191,8 @@ def test_the_files_that_the_docs_use_are_right():
 
 # -- traces --------------------------------------------------------------------------------------------------------------
 
+HEAD = "arrival_s,prompt_tokens,output_tokens\n"
+
 
 @pytest.mark.parametrize(
     ("name", "lines", "first"),
@@ -213,11 +217,30 @@ def test_the_format_of_a_trace_is_seen_by_its_first_line(tmp_path, name, lines, 
     ("lines", "said"),
     [
         ("when,what\n1,2\n", "is like none of the known formats"),
-        ("arrival_s,prompt_tokens,output_tokens\n1,many,3\n", ":2: Expected `int`"),
-        ("arrival_s,prompt_tokens,output_tokens\n", "there is no request in it"),
-        ('{"arrival_s": 1}\n', ":1: Object missing required field `prompt_tokens`"),
+        ("", ": is empty"),
+        (HEAD, "there is no request in it"),
+        (HEAD + "1,many,3\n", ":2: `prompt_tokens` has to be a whole number of tokens, from 0 on; it is 'many'"),
+        (HEAD + "1,5,3\n\n1,-5,3\n", ":4: `prompt_tokens` has to be a whole number of tokens, from 0 on; it is '-5'"),
+        (HEAD + "1,5,3.5\n", ":2: `output_tokens` has to be a whole number of tokens, from 0 on; it is '3.5'"),
+        (HEAD + "1,5,1e12\n", "from 0 on, at most 1,000,000,000; it is '1e12'"),
+        (HEAD + "nan,5,3\n", ":2: `arrival_s` has to be a time in seconds, finite; it is 'nan'"),
+        (HEAD + "1,5,3\ninf,5,3\n", ":3: `arrival_s` has to be a time in seconds, finite; it is 'inf'"),
+        (HEAD + "1,5\n", ":2: has no `output_tokens`; it has arrival_s, prompt_tokens"),
+        (HEAD + "1,5,3,acme\n", ":2: has 4 columns, of which the first line names 3"),
+        (HEAD.replace("output_tokens", "output_tokens,tenat") + "1,5,3,acme\n", ":2: has `tenat`, which is unknown; it takes arrival_s"),
+        ('{"arrival_s": 1}\n', ":1: has no `prompt_tokens`"),
         ('{"arrival_s": 1, "prompt_tokens": 1, "output_tokens": 1}\n{oops\n', ":2: is no JSON"),
-        ('{"timestamp": 1, "input_length": 5}\n', "has no 'output_length'"),
+        ('{"arrival_s": 1, "prompt_tokens": 1, "output_tokens": 1}\n[1, 2, 3]\n', ":2: is no JSON object"),
+        ('{"arrival_s": 1, "prompt_tokens": true, "output_tokens": 1}\n', ":1: `prompt_tokens` has to be a whole number of tokens"),
+        (
+            '{"arrival_s": 1, "prompt_tokens": 1, "output_tokens": 1, "block_hashes": ["a"]}\n',
+            ":1: `block_hashes` has to be a list of whole",
+        ),
+        ('{"timestamp": 1, "input_length": 5}\n', ":1: has no `output_length`"),
+        ('{"timestamp": NaN, "input_length": 5, "output_length": 1}\n', ":1: `timestamp` has to be a time in 1/1000 s, finite"),
+        ('{"timestamp": 1, "input_length": -5, "output_length": 1}\n', ":1: `input_length` has to be a whole number of tokens"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,5,1\n", ":2: `TIMESTAMP` has to be a date and time"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,-5,1\n", ":2: `ContextTokens` has to be a whole number"),
     ],
 )
 def test_a_trace_that_cannot_be_read_is_refused_with_the_line(tmp_path, lines, said):
@@ -226,6 +249,40 @@ def test_a_trace_that_cannot_be_read_is_refused_with_the_line(tmp_path, lines, s
     with pytest.raises(ConfigError) as refused:
         read_trace(tmp_path / "trace", random.Random(1))
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, lambda text: b"\xef\xbb\xbf" + text], ids=["gz", "xz", "marked"])
+def test_a_packed_trace_is_seen_by_how_it_begins_and_said_to_be_damaged_where_it_is(tmp_path, pack):
+    """Whatever its name; a byte order mark, as spreadsheets write it, and spaces behind commas are no part of a column's name."""
+    file, packed = tmp_path / "trace", pack(HEAD.replace(",", ", ").encode() + b"0, 100, 7\n2, 50, 5\n" * 9)
+    file.write_bytes(packed)
+    assert len(read_trace(file, random.Random(1)).requests) == 18
+    if not packed.startswith(b"\xef"):
+        for damaged in (packed[: len(packed) // 2], packed[:20] + b"zzzzz" + packed[25:]):
+            file.write_bytes(damaged)
+            with pytest.raises(ConfigError, match="trace: is packed, and damaged: "):
+                read_trace(file, random.Random(1))
+
+
+def test_what_cannot_be_read_at_all_is_said_in_a_few_words(tmp_path):
+    """A folder, a file that is not there, a picture."""
+    (tmp_path / "picture").write_bytes(b"\x89PNG\xff\xfe")
+    for name, said in ((".", "cannot be read: Is a directory"), ("nowhere", "cannot be read: No such file"), ("picture", "is no text")):
+        with pytest.raises(ConfigError, match=said):
+            read_trace(tmp_path / name, random.Random(1))
+
+
+def test_requests_without_tokens_are_left_out_and_counted(tmp_path):
+    """In the trace, the report and its text; where there are no others, the message says how many there were."""
+    (tmp_path / "t.csv").write_text(HEAD + "0,0,5\n1,100,7\n2,50,0\n3,50,5\n")
+    trace = read_trace(tmp_path / "t.csv", random.Random(1))
+    assert (len(trace.requests), trace.empty) == (2, 2)
+    report = Simulation(config=config(), trace=trace).run(quiet)
+    assert (report.offered, report.empty, report.left_out) == (2, 2, 0)
+    assert "left out  of the trace: 2 without tokens in prompt or answer" in text(report)
+    (tmp_path / "t.csv").write_text(HEAD + "0,0,5\n1,10,0\n")
+    with pytest.raises(ConfigError, match=r"t\.csv: none of its 2 requests has both a prompt and an answer"):
+        read_trace(tmp_path / "t.csv", random.Random(1))
 
 
 @pytest.mark.parametrize(
