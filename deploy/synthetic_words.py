@@ -21,7 +21,7 @@ def synthetic_of(text: str) -> Synthetic:
         name, _, value = word.partition("=")
         if name not in _READERS:
             near = difflib.get_close_matches(name.lower(), _READERS, 1)
-            raise _wrong(f"`{name}` is unknown; {f'did you mean `{near[0]}`?' if near else 'known: ' + ', '.join(_READERS)}")
+            raise _wrong(f"`{name}` is unknown; {f'perhaps `{near[0]}` was meant' if near else 'known: ' + ', '.join(_READERS)}")
         if name in found:
             raise _wrong(f"`{name}` is there twice")
         try:

@@ -44,7 +44,9 @@ class Row:
         """``in_a_second``: of the units that the file counts in."""
         value_s = self._number(name) / in_a_second
         if not abs(value_s) < _MOST_S:  # also where it is no number at all
-            raise self._wrong(name, "a time in seconds" if in_a_second == 1 else f"a time in 1/{in_a_second} s", "finite")
+            raise self._wrong(
+                name, "a time in seconds" if in_a_second == 1 else f"a time in 1/{in_a_second} s", f"finite and below {_MOST_S:.0e}"
+            )
         return value_s
 
     def date_s(self, name: str) -> float:
@@ -107,7 +109,9 @@ def json_rows(text: str, name: str) -> Iterator[Row]:
         if line.strip():
             try:
                 fields = json.loads(line)
-            except (ValueError, RecursionError) as error:
+            except json.JSONDecodeError as error:
+                raise ConfigError(f"is no JSON: {error.msg}, at column {error.colno}", where) from None
+            except (ValueError, RecursionError) as error:  # a number too long, or too many brackets
                 raise ConfigError(f"is no JSON: {error}", where) from None
             if not isinstance(fields, dict):
                 raise ConfigError("is no JSON object; each line has to be one, in braces", where)

@@ -115,7 +115,7 @@ def trace_of(path: Path, requests: Iterable[TraceRequest], block_tokens: int) ->
     ordered = sorted((each for each in read if each.prompt_tokens and each.output_tokens), key=lambda each: each.arrival_s)
     if not ordered:
         said = (
-            f"none of its {len(read):,} requests has both a prompt and an answer of a token or more"
+            f"all of its {len(read):,} requests were left out, as their prompt or answer has no tokens"
             if read
             else "there is no request in it"
         )

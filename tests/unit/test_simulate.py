@@ -1,10 +1,12 @@
 """``baton simulate``: from a configuration and a trace to a report, and what is said of those that cannot be used."""
 
 import gzip
+import io
 import json
 import lzma
 import random
 import re
+import sys
 from pathlib import Path
 
 import msgspec
@@ -223,13 +225,16 @@ def test_the_format_of_a_trace_is_seen_by_its_first_line(tmp_path, name, lines, 
         (HEAD + "1,5,3\n\n1,-5,3\n", ":4: `prompt_tokens` has to be a whole number of tokens, from 0 on; it is '-5'"),
         (HEAD + "1,5,3.5\n", ":2: `output_tokens` has to be a whole number of tokens, from 0 on; it is '3.5'"),
         (HEAD + "1,5,1e12\n", "from 0 on, at most 1,000,000,000; it is '1e12'"),
-        (HEAD + "nan,5,3\n", ":2: `arrival_s` has to be a time in seconds, finite; it is 'nan'"),
-        (HEAD + "1,5,3\ninf,5,3\n", ":3: `arrival_s` has to be a time in seconds, finite; it is 'inf'"),
+        (HEAD + "nan,5,3\n", ":2: `arrival_s` has to be a time in seconds, finite and below 1e+11; it is 'nan'"),
+        (HEAD + "1,5,3\ninf,5,3\n", ":3: `arrival_s` has to be a time in seconds, finite and below 1e+11; it is 'inf'"),
         (HEAD + "1,5\n", ":2: has no `output_tokens`; it has arrival_s, prompt_tokens"),
         (HEAD + "1,5,3,acme\n", ":2: has 4 columns, of which the first line names 3"),
         (HEAD.replace("output_tokens", "output_tokens,tenat") + "1,5,3,acme\n", ":2: has `tenat`, which is unknown; it takes arrival_s"),
         ('{"arrival_s": 1}\n', ":1: has no `prompt_tokens`"),
-        ('{"arrival_s": 1, "prompt_tokens": 1, "output_tokens": 1}\n{oops\n', ":2: is no JSON"),
+        (
+            '{"arrival_s": 1, "prompt_tokens": 1, "output_tokens": 1}\n{oops\n',
+            ":2: is no JSON: Expecting property name enclosed in double quotes, at column 2",
+        ),
         ('{"arrival_s": 1, "prompt_tokens": 1, "output_tokens": 1}\n[1, 2, 3]\n', ":2: is no JSON object"),
         ('{"arrival_s": 1, "prompt_tokens": true, "output_tokens": 1}\n', ":1: `prompt_tokens` has to be a whole number of tokens"),
         (
@@ -281,7 +286,7 @@ def test_requests_without_tokens_are_left_out_and_counted(tmp_path):
     assert (report.offered, report.empty, report.left_out) == (2, 2, 0)
     assert "left out  of the trace: 2 without tokens in prompt or answer" in text(report)
     (tmp_path / "t.csv").write_text(HEAD + "0,0,5\n1,10,0\n")
-    with pytest.raises(ConfigError, match=r"t\.csv: none of its 2 requests has both a prompt and an answer"):
+    with pytest.raises(ConfigError, match=r"t\.csv: all of its 2 requests were left out, as their prompt or answer has no tokens"):
         read_trace(tmp_path / "t.csv", random.Random(1))
 
 
@@ -297,7 +302,7 @@ def test_requests_without_tokens_are_left_out_and_counted(tmp_path):
         ("rate=1 isl=20000k osl=9 seconds=5", "`isl` and `osl` must be at most 10,000,000"),
         ("rate=1 rate=2 isl=100 osl=10 seconds=5", "`rate` is there twice"),
         ("rate=1 isl=100 osl=10 seconds=5 colour=red", "`colour` is unknown; known: rate, isl"),
-        ("rate=1 isl=100 osl=10 seconds=5 Hti=0.2", "`Hti` is unknown; did you mean `hit`?"),
+        ("rate=1 isl=100 osl=10 seconds=5 Hti=0.2", "`Hti` is unknown; perhaps `hit` was meant"),
         ("rate=1 isl=100 osl=10 seconds=5 burst=3", "`burst` needs `burst_for`"),
         ("rate=1 isl=100 osl=10 seconds=5 burst_for=3", "`burst_for` needs `burst`"),
         ("rate=1 isl=100 osl=10 seconds=5 burst=3 burst_at=nan burst_for=1", "`burst_at` is 'nan'"),
@@ -345,6 +350,7 @@ def test_a_trace_that_is_repeated_goes_on_at_its_rate_and_shares_nothing(seconds
 
 # -- the command ---------------------------------------------------------------------------------------------------------
 
+SOME = ["--synthetic", "rate=5 isl=500 osl=20 seconds=3"]
 FILE = """\
 applications:
   - name: baton
@@ -375,7 +381,14 @@ def test_the_command_writes_what_it_is_asked_for(tmp_path, capsys):
     [
         (["--synthetic", "rate=5"], "write it like"),
         (["--trace", "nowhere.jsonl"], "cannot be read"),
-        (["--synthetic", "rate=5 isl=500 osl=20 seconds=3", "--decode", "0"], "greater than or equal to 1"),
+        ([*SOME, "--decode", "0"], "--decode: has to be at least 1, not 0"),
+        ([*SOME, "--prefill", "20000"], "20,001 workers are too many to be simulated"),
+        ([*SOME, "--model", "other"], "c.yaml: does not serve `other`, but demo"),
+        ([*SOME, "--json", "."], ". is a folder; name a file in it"),
+        ([*SOME, "--json", "r", "--html", "./r"], "r would be written twice"),
+        ([*SOME, "--seconds", "1e9"], "this would last 1,000,000,000 s; at most 10,000,000 s can be simulated"),
+        ([*SOME, "--seconds", "9000000", "--scale-rate", "9"], "requests; at most 10,000,000 can be simulated"),
+        ([*SOME, "--faults", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file or directory"),
         (["--synthetic", "rate=5 isl=500 osl=20 seconds=3", "--json", "/nowhere/r.json"], "there is no folder /nowhere"),
         (["--synthetic", "rate=5 isl=500000 osl=20 seconds=3"], "every request is longer than `max_model_len`"),
     ],
@@ -385,3 +398,44 @@ def test_the_command_says_what_is_wrong_and_exits_with_1(tmp_path, capsys, optio
     (tmp_path / "c.yaml").write_text(FILE)
     assert main(["simulate", str(tmp_path / "c.yaml"), *options]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_who_stops_reading_has_the_files_nevertheless(tmp_path, monkeypatch):
+    """`baton simulate ... --json FILE | head -1`: the files are written first, and it is no error."""
+
+    class Left(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    (tmp_path / "c.yaml").write_text(FILE)
+    monkeypatch.setattr(sys, "stdout", Left())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())  # the command closes it
+    assert main(["simulate", str(tmp_path / "c.yaml"), *SOME, "--json", str(tmp_path / "r.json")]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["offered"] > 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            "{at_s: 1, fault: kill_worker, worker: decode-7}",
+            "no worker `decode-7` at the beginning; they are prefill-0 and decode-0 to decode-1",
+        ),
+        ("{at_s: 1, fault: restart_router, router: 3}", "there is no router 3; there is one, 0"),
+        ("{at_s: .nan, fault: kill_worker, worker: decode-0}", "`at_s` must be at least 0, and finite"),
+        ("{at_s: 1, fault: cut_link, worker: decode-0, for_s: .inf}", "`for_s` must be at least 0, and finite"),
+        ("{at_s: 1, fault: slow_worker, worker: decode-0, for_s: 1, factor: 1.0e+9}", "`factor` must be above 0, and at most 1,000"),
+    ],
+)
+def test_faults_that_cannot_be_are_refused(tmp_path, entry, said):
+    """Some of them were simulated for ever."""
+    (tmp_path / "f.yaml").write_text(f"faults:\n- {entry}\n")
+    with pytest.raises(ConfigError) as refused:
+        read_faults(tmp_path / "f.yaml", {Role.PREFILL: 1, Role.DECODE: 2}, 1)
+    assert said in str(refused.value)
+
+
+def test_a_fault_behind_the_end_is_reported_as_such():
+    """It did not happen."""
+    report = simulation(faults=[KillWorker(at_s=5000.0, worker="decode-0")]).run(quiet, with_cost=False)
+    assert "did not happen: it was not there any more, or all was over" in text(report)
