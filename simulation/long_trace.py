@@ -28,7 +28,8 @@ class LongRequests(Sequence[TraceRequest]):
         lasts_s = self._once[-1].arrival_s / scale if seconds is None else seconds
         if lasts_s > _MOST_S:
             raise ValueError(f"this would last {_number(lasts_s)} s; at most {_MOST_S:,} s can be simulated, which is 116 days")
-        self._unseen = 1 + max(max(each.block_hashes, default=0) for each in self._once)
+        names = [block for each in self._once for block in each.block_hashes]
+        self._unseen = 1 + max(names, default=0) - min(names, default=0)
         count, last_s = len(self._once), self._once[-1].arrival_s / scale
         # The last request is as far from the first of the next time around as requests are on average.
         self._round_s = last_s * count / (count - 1) if count > 1 else 0.0

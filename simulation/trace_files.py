@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.errors import ConfigError
 from simulation.trace_rows import Row, csv_rows, json_rows, text_of
-from simulation.traces import MOONCAKE_BLOCK_TOKENS, Trace, TraceRequest, azure_requests, mooncake_requests, trace_of
+from simulation.traces import AZURE_COLUMNS, MOONCAKE_BLOCK_TOKENS, Trace, TraceRequest, azure_requests, mooncake_requests, trace_of
 
 FORMATS = ("mooncake", "azure", "csv", "jsonl")
 _HOW = (
@@ -27,9 +27,9 @@ def read_trace(path: Path, rng: random.Random, form: str | None = None) -> Trace
         case "mooncake":
             requests = mooncake_requests(json_rows(text, name), rng)
         case "azure":
-            requests = azure_requests(csv_rows(text, name))
+            requests = azure_requests(csv_rows(text, name, AZURE_COLUMNS))
         case "csv":
-            requests = _own_requests(csv_rows(text, name))
+            requests = _own_requests(csv_rows(text, name, _OWN[:3]))
         case "jsonl":
             requests = _own_requests(json_rows(text, name))
         case other:

@@ -118,11 +118,13 @@ def json_rows(text: str, name: str) -> Iterator[Row]:
             yield Row(where, fields)
 
 
-def csv_rows(text: str, name: str) -> Iterator[Row]:
-    """Likewise, of lines behind the first, which names the columns."""
+def csv_rows(text: str, name: str, needed: Collection[str]) -> Iterator[Row]:
+    """Likewise, of lines behind the first, which names the columns, those that are ``needed`` among them."""
     lines = csv.reader(io.StringIO(text), skipinitialspace=True)
     try:
         columns = [column.strip() for column in next(lines, [])]
+        if missing := [column for column in needed if column not in columns]:
+            raise ConfigError(f"names no column `{missing[0]}`; it names {', '.join(columns) or 'none'}", f"{name}:1")
         for cells in lines:
             where = f"{name}:{lines.line_num}"
             if len(cells) > len(columns):

@@ -14,6 +14,7 @@ from core.errors import ConfigError
 from simulation.trace_rows import Row, csv_rows, json_rows, text_of
 
 MOONCAKE_BLOCK_TOKENS = 512
+AZURE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 MOONCAKE_TICK_S = 3.0
 """Mooncake's timestamps are multiples of this; a request came somewhere between one and the next."""
 
@@ -82,7 +83,7 @@ def mooncake_requests(rows: Iterable[Row], rng: random.Random, tick_s: float = M
 
 def azure(path: Path) -> Trace:
     """A trace of Azure's (CSV: TIMESTAMP, ContextTokens, GeneratedTokens). Nothing is known of prefixes."""
-    return trace_of(path, azure_requests(csv_rows(text_of(path), str(path))), MOONCAKE_BLOCK_TOKENS)
+    return trace_of(path, azure_requests(csv_rows(text_of(path), str(path), AZURE_COLUMNS)), MOONCAKE_BLOCK_TOKENS)
 
 
 def azure_requests(rows: Iterable[Row]) -> Iterator[TraceRequest]:

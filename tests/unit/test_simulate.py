@@ -227,6 +227,7 @@ def test_the_format_of_a_trace_is_seen_by_its_first_line(tmp_path, name, lines, 
         (HEAD + "1,5,1e12\n", "from 0 on, at most 1,000,000,000; it is '1e12'"),
         (HEAD + "nan,5,3\n", ":2: `arrival_s` has to be a time in seconds, finite and below 1e+11; it is 'nan'"),
         (HEAD + "1,5,3\ninf,5,3\n", ":3: `arrival_s` has to be a time in seconds, finite and below 1e+11; it is 'inf'"),
+        ("arrival_s,prompt_tokens,output\n1,5,3\n", ":1: names no column `output_tokens`; it names arrival_s, prompt_tokens, output"),
         (HEAD + "1,5\n", ":2: has no `output_tokens`; it has arrival_s, prompt_tokens"),
         (HEAD + "1,5,3,acme\n", ":2: has 4 columns, of which the first line names 3"),
         (HEAD.replace("output_tokens", "output_tokens,tenat") + "1,5,3,acme\n", ":2: has `tenat`, which is unknown; it takes arrival_s"),
@@ -333,6 +334,7 @@ def test_synthetic_traffic_is_what_was_asked_for():
     assert sum(each.output_tokens for each in made) / len(made) == pytest.approx(200, rel=0.03)
 
 
+NAMES_BELOW_0 = Trace("below", [TraceRequest(float(at_s), 512, 5, (at_s - 2,)) for at_s in range(5)], 512)
 ONCE = Trace("once", [TraceRequest(float(number), 1024, 5, (2 * number, 2 * number + 1)) for number in range(10)], 512)
 
 
@@ -346,6 +348,12 @@ def test_a_trace_that_is_repeated_goes_on_at_its_rate_and_shares_nothing(seconds
     assert len(requests) == pytest.approx(seconds * scale, abs=1.001)
     blocks = [block for each in requests for block in each.block_hashes]
     assert len(blocks) == len(set(blocks)) == 4 * len(requests)
+
+
+def test_blocks_with_names_below_zero_are_not_shared_by_the_next_round():
+    """Hashes may be signed."""
+    blocks = [block for each in LongRequests(NAMES_BELOW_0, 20.0, 1.0, 512) for block in each.block_hashes]
+    assert len(blocks) == len(set(blocks)) == 20
 
 
 # -- the command ---------------------------------------------------------------------------------------------------------
