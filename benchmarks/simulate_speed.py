@@ -17,9 +17,9 @@ from pathlib import Path
 import msgspec
 
 from core.config import BatonConfig
+from deploy.synthetic_words import synthetic_of
 from simulation.course import Moment
 from simulation.run import Simulation
-from simulation.synthetic import Synthetic
 from simulation.trace_files import read_trace
 
 _TRACE = Path(__file__).parent / "traces" / "mooncake_conversation.jsonl.xz"
@@ -49,7 +49,7 @@ class Case(msgspec.Struct, frozen=True):
         )
         rng = random.Random(1)
         if self.scale is None:
-            return Simulation(config=config, trace=Synthetic.parse(f"{self.synthetic} seconds={seconds}").trace(rng))
+            return Simulation(config=config, trace=synthetic_of(f"{self.synthetic} seconds={seconds}").trace(rng))
         return Simulation(config=config, trace=read_trace(_TRACE, rng), seconds=seconds, scale=self.scale)
 
 

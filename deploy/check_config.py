@@ -164,14 +164,14 @@ def _serve_problems(document: YamlDocument) -> Iterator[Problem]:
     except ValidationError as error:
         for detail in error.errors():
             if detail["type"] != "missing" or detail["loc"][-1] != "import_path":  # said already, in Baton's words
-                yield Problem(document.line(detail["loc"]), dotted(detail["loc"]), _said(detail))
+                yield Problem(document.line(detail["loc"]), dotted(detail["loc"]), said(detail))
 
 
 def _args_problems(document: YamlDocument, args: Location, error: ValidationError, root: type[BaseModel]) -> Iterator[Problem]:
     for detail in error.errors():
         inner = tuple(step for step in detail["loc"] if step != "[key]")
         where = (*args, *inner)
-        rule = _said(detail)
+        rule = said(detail)
         if detail["type"] == "extra_forbidden":
             rule = _unknown(str(inner[-1]), _section(root, inner[:-1]).model_fields, inside=inner, root=root)
         elif detail["type"] == "missing":
@@ -265,7 +265,7 @@ def _paths(section: type[BaseModel], prefix: Location = ()) -> Iterator[Location
             yield from _paths(ListedModelConfig, (*prefix, "models[]"))
 
 
-def _said(detail: Any) -> str:
+def said(detail: Any) -> str:
     """A pydantic error in a person's words, with the value that was given."""
     kind, said = detail["type"], str(detail["msg"])
     if kind in {"value_error", "missing", "extra_forbidden"}:

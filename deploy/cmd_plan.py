@@ -184,7 +184,7 @@ def question_of(arguments: argparse.Namespace) -> Question:
     faults.refuse()
     assert work is not None
     workload, trace = work
-    rate = arguments.rate or (trace.rate if trace is not None and len(trace.requests) > 1 else None)
+    rate = arguments.rate or (trace.rate if trace is not None else None)
     return Question(
         model=model,
         gpus=gpus,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from core.errors import ConfigError
 from core.worker import Role
 
 _TAG = "fault"
+_MOST_TIMES = 1000
+"""Of what takes longer the end would not be seen."""
 
 
 class _Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field=_TAG):
@@ -22,10 +25,10 @@ class _Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         for name in ("at_s", "for_s", "down_s", "back_after_s"):
-            if (getattr(self, name, None) or 0.0) < 0:
-                raise ValueError(f"`{name}` must not be below 0")
-        if getattr(self, "factor", 1.0) <= 0:
-            raise ValueError("`factor` must be above 0")
+            if not 0 <= (getattr(self, name, None) or 0.0) < math.inf:
+                raise ValueError(f"`{name}` must be at least 0, and finite")
+        if not 0 < getattr(self, "factor", 1.0) <= _MOST_TIMES:
+            raise ValueError(f"`factor` must be above 0, and at most {_MOST_TIMES:,}")
 
 
 class KillWorker(_Fault, frozen=True, tag="kill_worker"):
@@ -75,7 +78,9 @@ def read_faults(path: Path, workers: Mapping[Role, int], routers: int) -> list[F
     written instead."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", str(path)) from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot be read: {error}", str(path)) from None
     entries = document.get("faults") if isinstance(document, dict) else None
     if not isinstance(entries, list) or set(document) != {"faults"}:
@@ -117,9 +122,13 @@ def _fault(entry: Any, where: str) -> Fault:
 
 def _unknown(fault: Fault, workers: Mapping[Role, int], routers: int) -> str | None:
     if isinstance(fault, RestartRouter):
-        return None if 0 <= fault.router < routers else f"there is no router {fault.router}; they are 0 to {routers - 1}"
+        return None if 0 <= fault.router < routers else f"there is no router {fault.router}; {_routers(routers)}"
     known = {f"{role}-{number}" for role, count in workers.items() for number in range(count)}
     if fault.worker in known:
         return None
-    names = [f"{role}-0 to {role}-{count - 1}" for role, count in workers.items() if count]
+    names = [f"{role}-0" + f" to {role}-{count - 1}" * (count > 1) for role, count in workers.items() if count]
     return f"there is no worker `{fault.worker}` at the beginning; they are {' and '.join(names)}"
+
+
+def _routers(count: int) -> str:
+    return f"they are 0 to {count - 1}" if count > 1 else "there is one, 0"

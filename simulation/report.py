@@ -87,6 +87,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     offered: int
     left_out: int
     """Requests of the trace that are longer than ``max_model_len`` and were not offered."""
+    empty: int
+    """Requests of the trace whose prompt or answer has no tokens, likewise."""
     complete: int
     good: int
     """Complete, and as fast as is promised; without promises, complete."""

@@ -34,10 +34,11 @@ def title(report: Report) -> str:
 
 
 def _outcome(report: Report) -> Iterator[Row]:
-    rate = report.offered / report.seconds if report.seconds else 0.0
-    yield "offered", f"{report.offered:,} requests in {report.seconds:,.0f} s, {rate:.2f} per second"
-    if report.left_out:
-        yield "left out", f"{report.left_out:,} of the trace's, which are longer than max_model_len"
+    over = f"in {report.seconds:,.0f} s, {report.offered / report.seconds:,.2f} per second" if report.seconds else "at the same time"
+    yield "offered", f"{report.offered:,} requests {over}"
+    left_out = ((report.left_out, "longer than max_model_len"), (report.empty, "without tokens in prompt or answer"))
+    if any(count for count, _ in left_out):
+        yield "left out", "of the trace: " + ", ".join(f"{count:,} {why}" for count, why in left_out if count)
     promised = [f"{name} {limit:g} s" for name, limit in (("TTFT", report.ttft_objective_s), ("TPOT", report.tpot_objective_s)) if limit]
     yield "promised", ", ".join(promised) or "nothing: every complete answer is good; `objectives` in the configuration says otherwise"
     per_gpu = report.goodput_per_s / report.gpus if report.gpus else 0.0
@@ -65,7 +66,10 @@ def _cluster(report: Report) -> Iterator[Row]:
 
 def _faults(report: Report) -> Iterator[Row]:
     for fault in report.faults:
-        yield f"at {fault.at_s:g} s", fault.what + ("" if fault.happened else " - which was not there any more")
+        yield (
+            f"at {fault.at_s:g} s",
+            fault.what + ("" if fault.happened else " - did not happen: it was not there any more, or all was over"),
+        )
     yield "carried on", f"{report.carried_on:,} requests by another worker, to the last token"
     if (cost := report.cost) is not None:
         yield (

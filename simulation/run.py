@@ -22,6 +22,7 @@ from simulation.traces import Trace
 _MOMENTS = 120
 """Looks at the cluster, from the first arrival to the last."""
 _SHORTEST_S = 0.5
+_MOST_WORKERS = 10_000
 
 Tell = Callable[[Moment, int], None]
 """Told of every look, with how many requests there will be."""
@@ -42,6 +43,8 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
     def run(self, tell: Tell, *, with_cost: bool = True) -> Report:
         """To the last answer. ``with_cost``: faults are followed by the same again without any. Raises ConfigError for a configuration that
         does not say enough, and for a trace that does not suit it."""
+        if (workers := sum(self.config.pool(role).count for role in Role)) > _MOST_WORKERS:
+            raise ConfigError(f"{workers:,} workers are too many to be simulated; at most {_MOST_WORKERS:,} can be")
         report = self._once(self.faults, tell)
         if not self.faults or not with_cost:
             return report
@@ -95,6 +98,7 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
             seconds=last_s,
             offered=offered,
             left_out=left_out,
+            empty=self.trace.empty,
             complete=len(complete),
             good=sum(is_good(record, service) for record in records),
             refused=refused,

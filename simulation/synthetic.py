@@ -1,19 +1,22 @@
-"""Traffic that is made up, from one line of what it is to be like."""
+"""Traffic that is made up, from a few numbers of what it is to be like. ``deploy/synthetic_words.py`` reads them."""
 
 from __future__ import annotations
 
 import math
 import random
+from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
 
 from core.errors import ConfigError
 from simulation.traces import MOONCAKE_BLOCK_TOKENS, Trace, TraceRequest, trace_of
 
+_MOST_REQUESTS = 10_000_000
+_MOST_TOKENS = 10_000_000
 
-class Synthetic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Poisson arrivals; lengths are gamma-distributed, half as wide as exponential ones."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synthetic:
+    """Poisson arrivals; lengths are gamma-distributed, half as wide as exponential ones. Raises ValueError that says the rule."""
 
     rate: float
     """Requests per second."""
@@ -40,16 +43,12 @@ class Synthetic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("`hit` must be at least 0 and below 1")
         if self.burst != 1.0 and self.burst_for <= 0:
             raise ValueError("`burst` needs `burst_for`, its seconds, and perhaps `burst_at`")
-
-    @classmethod
-    def parse(cls, text: str) -> Synthetic:
-        """``rate=20 isl=1000 osl=200 seconds=600``. Raises ConfigError."""
-        parts = [part.partition("=") for part in text.replace(",", " ").split()]
-        try:
-            return msgspec.convert({name: value for name, _, value in parts}, cls, strict=False)
-        except msgspec.ValidationError as error:
-            example = "rate=20 isl=1000 osl=200 seconds=600 hit=0.3 burst=5 burst_at=200 burst_for=60"
-            raise ConfigError(f"{error}; write it like `{example}`", "--synthetic") from None
+        if max(self.isl, self.osl) > _MOST_TOKENS:
+            raise ValueError(f"`isl` and `osl` must be at most {_MOST_TOKENS:,}")
+        # All of them are made before the first is simulated.
+        requests = self.rate * (self.seconds + max(0.0, self.burst - 1.0) * min(self.burst_for, self.seconds))
+        if requests > _MOST_REQUESTS:
+            raise ValueError(f"this is some {requests:,.0f} requests, and must be at most {_MOST_REQUESTS:,}")
 
     def trace(self, rng: random.Random) -> Trace:
         """Raises ConfigError if no request comes in that time."""

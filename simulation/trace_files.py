@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import lzma
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
 from core.errors import ConfigError
-from simulation.traces import MOONCAKE_BLOCK_TOKENS, Trace, TraceRequest, azure, mooncake, trace_of
+from simulation.trace_rows import Row, csv_rows, json_rows, text_of
+from simulation.traces import AZURE_COLUMNS, MOONCAKE_BLOCK_TOKENS, Trace, TraceRequest, azure_requests, mooncake_requests, trace_of
 
 FORMATS = ("mooncake", "azure", "csv", "jsonl")
 _HOW = (
@@ -22,43 +17,31 @@ _HOW = (
 )
 
 
-class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of ``csv`` and ``jsonl``."""
-
-    arrival_s: float
-    prompt_tokens: int
-    output_tokens: int
-    tenant: str = ""
-    block_hashes: tuple[int, ...] = ()
+_OWN = ("arrival_s", "prompt_tokens", "output_tokens", "tenant", "block_hashes")
 
 
 def read_trace(path: Path, rng: random.Random, form: str | None = None) -> Trace:
     """``rng`` spreads the requests of one tick of Mooncake's over it. Raises ConfigError that says the line and what is wrong with it."""
-    try:
-        packed = path.read_bytes()
-        text = (lzma.decompress(packed) if path.suffix == ".xz" else packed).decode("utf-8")
-    except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
-        raise ConfigError(f"cannot be read: {error}", str(path)) from None
-    form = form or guess(text, str(path))
-    try:
-        match form:
-            case "mooncake":
-                return mooncake(path, rng)
-            case "azure":
-                return azure(path)
-            case "csv":
-                return trace_of(path, _rows(csv.DictReader(io.StringIO(text)), str(path), 2), MOONCAKE_BLOCK_TOKENS)
-            case "jsonl":
-                return trace_of(path, _rows(_objects(text, str(path)), str(path), 1), MOONCAKE_BLOCK_TOKENS)
-    except (KeyError, ValueError, TypeError) as error:
-        said = f"has no {error}" if isinstance(error, KeyError) else str(error)
-        raise ConfigError(f"is not as {form} traces are: {said}. {_HOW}", str(path)) from None
-    raise ConfigError(f"no format is called {form!r}; known: {', '.join(FORMATS)}", "--format")
+    name, text = str(path), text_of(path)
+    match form or guess(text, name):
+        case "mooncake":
+            requests = mooncake_requests(json_rows(text, name), rng)
+        case "azure":
+            requests = azure_requests(csv_rows(text, name, AZURE_COLUMNS))
+        case "csv":
+            requests = _own_requests(csv_rows(text, name, _OWN[:3]))
+        case "jsonl":
+            requests = _own_requests(json_rows(text, name))
+        case other:
+            raise ConfigError(f"no format is called {other!r}; known: {', '.join(FORMATS)}", "--format")
+    return trace_of(path, requests, MOONCAKE_BLOCK_TOKENS)
 
 
 def guess(text: str, name: str) -> str:
     """By the first line. Raises ConfigError where that is like none."""
-    first = text.lstrip("\ufeff").partition("\n")[0]
+    first = text.lstrip().partition("\n")[0]
+    if not first:
+        raise ConfigError(f"is empty. {_HOW}", name)
     if first.startswith("{"):
         return "mooncake" if '"input_length"' in first else "jsonl"
     columns = {column.strip() for column in first.split(",")}
@@ -69,19 +52,8 @@ def guess(text: str, name: str) -> str:
     raise ConfigError(f"its first line is like none of the known formats. {_HOW}", name)
 
 
-def _objects(text: str, name: str) -> Iterator[object]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ConfigError(f"is no JSON: {error}", f"{name}:{number}") from None
-
-
-def _rows(rows: Iterator[object], name: str, first_line: int) -> Iterator[TraceRequest]:
-    for number, row in enumerate(rows, start=first_line):
-        try:
-            read = msgspec.convert(row, _Row, strict=False)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"{error}; it takes {', '.join(_Row.__struct_fields__)}", f"{name}:{number}") from None
-        yield TraceRequest(read.arrival_s, read.prompt_tokens, read.output_tokens, read.block_hashes, read.tenant)
+def _own_requests(rows: Iterator[Row]) -> Iterator[TraceRequest]:
+    for row in rows:
+        row.only(_OWN)
+        lengths = row.tokens("prompt_tokens"), row.tokens("output_tokens")
+        yield TraceRequest(row.seconds("arrival_s"), *lengths, row.blocks("block_hashes"), row.text("tenant"))

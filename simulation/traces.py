@@ -5,17 +5,16 @@ Arrivals are open-loop: a request comes at its time whatever became of those bef
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import lzma
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 
+from core.errors import ConfigError
+from simulation.trace_rows import Row, csv_rows, json_rows, text_of
+
 MOONCAKE_BLOCK_TOKENS = 512
+AZURE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 MOONCAKE_TICK_S = 3.0
 """Mooncake's timestamps are multiples of this; a request came somewhere between one and the next."""
 
@@ -41,17 +40,24 @@ class Trace:
     name: str
     requests: Sequence[TraceRequest]
     block_tokens: int
+    empty: int = 0
+    """Requests that were left out, as their prompt or their answer has no tokens."""
 
     @property
-    def rate(self) -> float:
-        """Requests per second, from the first to the last."""
-        return (len(self.requests) - 1) / self.requests[-1].arrival_s
+    def rate(self) -> float | None:
+        """Requests per second, from the first to the last. None where all come at the same time: that is no rate."""
+        last_s = self.requests[-1].arrival_s
+        return (len(self.requests) - 1) / last_s if last_s > 0 else None
 
     def at_rate(self, rate: float, count: int | None = None) -> Trace:
         """Faster or slower as a whole: bursts stay bursts, and prefixes come back behind as many other requests as they did.
 
-        With ``count``, the beginning of that: its own rate may be another.
+        With ``count``, the beginning of that: its own rate may be another. Raises ConfigError where there is no rate.
         """
+        if self.rate is None:
+            raise ConfigError(
+                f"its requests all come at the same time, {len(self.requests):,} of them: no rate can be made of that", self.name
+            )
         factor = self.rate / rate
         return replace(self, requests=[replace(each, arrival_s=each.arrival_s * factor) for each in self.requests[:count]])
 
@@ -65,17 +71,25 @@ class Trace:
 
 def mooncake(path: Path, rng: random.Random, *, block_tokens: int = MOONCAKE_BLOCK_TOKENS, tick_s: float = MOONCAKE_TICK_S) -> Trace:
     """A trace in Mooncake's format (JSON lines). ``rng`` spreads the requests of one tick over it; ``tick_s`` 0 leaves them."""
-    requests: list[TraceRequest] = []
-    for line in _lines(path):
-        row = json.loads(line)
-        arrival_s = row["timestamp"] / 1000 + rng.random() * tick_s
-        requests.append(TraceRequest(arrival_s, row["input_length"], row["output_length"], tuple(row.get("hash_ids", ()))))
-    return trace_of(path, requests, block_tokens)
+    return trace_of(path, mooncake_requests(json_rows(text_of(path), str(path)), rng, tick_s), block_tokens)
+
+
+def mooncake_requests(rows: Iterable[Row], rng: random.Random, tick_s: float = MOONCAKE_TICK_S) -> Iterator[TraceRequest]:
+    """Of lines in that format. Raises ConfigError that says which is wrong, and what."""
+    for row in rows:
+        arrival_s = row.seconds("timestamp", in_a_second=1000) + rng.random() * tick_s
+        yield TraceRequest(arrival_s, row.tokens("input_length"), row.tokens("output_length"), row.blocks("hash_ids"))
 
 
 def azure(path: Path) -> Trace:
     """A trace of Azure's (CSV: TIMESTAMP, ContextTokens, GeneratedTokens). Nothing is known of prefixes."""
-    return trace_of(path, _azure_requests(path), MOONCAKE_BLOCK_TOKENS)
+    return trace_of(path, azure_requests(csv_rows(text_of(path), str(path), AZURE_COLUMNS)), MOONCAKE_BLOCK_TOKENS)
+
+
+def azure_requests(rows: Iterable[Row]) -> Iterator[TraceRequest]:
+    """Likewise."""
+    for row in rows:
+        yield TraceRequest(row.date_s("TIMESTAMP"), row.tokens("ContextTokens"), row.tokens("GeneratedTokens"))
 
 
 def synthetic(rng: random.Random, *, requests: int, rate: float, prompt_tokens: int, output_tokens: int, turns: int = 1) -> Trace:
@@ -95,25 +109,21 @@ def synthetic(rng: random.Random, *, requests: int, rate: float, prompt_tokens: 
     return trace_of(Path("synthetic"), made, MOONCAKE_BLOCK_TOKENS)
 
 
-def _azure_requests(path: Path) -> Iterator[TraceRequest]:
-    for row in csv.DictReader(_lines(path)):
-        # Seven decimals; Python's dates have six.
-        time_s = datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp()
-        yield TraceRequest(time_s, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
-
-
 def trace_of(path: Path, requests: Iterable[TraceRequest], block_tokens: int) -> Trace:
-    """In order, from 0 on, and without requests that have no tokens. Raises ValueError where there are no others."""
+    """In order, from 0 on, and without requests that have no tokens. Raises ConfigError where there are no others."""
+    read = list(requests)
     # A prompt and an answer have at least one token each.
-    ordered = sorted((each for each in requests if each.prompt_tokens and each.output_tokens), key=lambda each: each.arrival_s)
+    ordered = sorted((each for each in read if each.prompt_tokens and each.output_tokens), key=lambda each: each.arrival_s)
     if not ordered:
-        raise ValueError("there is no request in it")
+        said = (
+            f"all of its {len(read):,} requests were left out, as their prompt or answer has no tokens"
+            if read
+            else "there is no request in it"
+        )
+        raise ConfigError(said, str(path))
     began_s = ordered[0].arrival_s
-    return Trace(path.name.split(".")[0], [replace(each, arrival_s=each.arrival_s - began_s) for each in ordered], block_tokens)
-
-
-def _lines(path: Path) -> io.TextIOBase:
-    return io.StringIO(lzma.open(path, "rt").read() if path.suffix == ".xz" else path.read_text())
+    moved = [replace(each, arrival_s=each.arrival_s - began_s) for each in ordered]
+    return Trace(path.name.split(".")[0], moved, block_tokens, len(read) - len(ordered))
 
 
 def cut(request: TraceRequest, parts: int, block_tokens: int) -> TraceRequest:

@@ -101,7 +101,7 @@ def _described(trace: Trace) -> str:
     count = len(trace.requests)
     prompt = sum(request.prompt_tokens for request in trace.requests) / count
     output = sum(request.output_tokens for request in trace.requests) / count
-    return f"{trace.name}: {count} requests, {trace.rate:.2f}/s, on average {prompt:.0f} tokens in and {output:.0f} out"
+    return f"{trace.name}: {count} requests, {trace.rate or 0.0:.2f}/s, on average {prompt:.0f} tokens in and {output:.0f} out"
 
 
 def _row(name: str, run: Outcome) -> str:

@@ -9,10 +9,10 @@ import pytest
 from playwright.async_api import expect
 
 from core.config import BatonConfig
+from deploy.synthetic_words import synthetic_of
 from simulation.report_page import page
 from simulation.report_rows import title
 from simulation.run import Simulation
-from simulation.synthetic import Synthetic
 from tests.support.chromium import chromium, watched_page
 
 pytestmark = [pytest.mark.integration]
@@ -22,7 +22,7 @@ CONFIG = {"model": "<b>model</b>", "engine": {"step_times": "h100-llama-3.1-8b-t
 
 async def test_the_page_shows_its_plots_on_light_and_dark_screens_and_asks_for_nothing(tmp_path: Path) -> None:
     """All six plots can be seen, on a ground that is as light or dark as the screen; names are text; the file itself is all it asks for."""
-    trace = Synthetic.parse("rate=5 isl=500 osl=20 seconds=4").trace(random.Random(1))
+    trace = synthetic_of("rate=5 isl=500 osl=20 seconds=4").trace(random.Random(1))
     report = Simulation(config=BatonConfig.model_validate(CONFIG), trace=trace).run(lambda moment, offered: None)
     file = tmp_path / "report.html"
     file.write_text(page(report))

@@ -134,6 +134,25 @@ def test_the_cloud_kinds_in_the_comment_are_what_ray_takes() -> None:
     assert {pool: types[pool]["resources"][f"baton_{pool}"] for pool in POOLS} == dict.fromkeys(POOLS, 1)
 
 
+def test_a_machine_that_a_cloud_starts_gets_baton_before_ray() -> None:
+    """What cluster.yaml shows in a comment replaces the provider's own set-up, and puts Baton where the start commands look for it."""
+    from ray.autoscaler._private import util
+
+    text = (DEPLOY / "ray/cluster.yaml").read_text()
+    lines = text.splitlines()
+    begin, end = lines.index("# setup_commands:"), next(i for i, line in enumerate(lines) if "pip install boto3" in line)
+    shown = yaml.safe_load("\n".join(line.removeprefix("# ") for line in lines[begin : end + 1]))
+    cluster = {**yaml.safe_load(text), "provider": {"type": "aws", "region": "us-east-1"}, **shown}
+    config = util.merge_setup_commands(util.fillout_defaults(cluster))
+    util.validate_config(config)
+    for commands in (config["head_setup_commands"], config["worker_setup_commands"]):
+        assert commands[:2] == shown["setup_commands"]
+        assert commands[0].endswith(" ~/baton")
+        assert "make setup LOCK=gpu" in commands[1]
+    starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
+    assert all(command.startswith("cd ~/baton && ") for command in starts)
+
+
 # ---------------------------------------------------------------- KubeRay
 
 

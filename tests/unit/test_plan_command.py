@@ -387,6 +387,15 @@ def test_a_trace_as_a_workload():
     assert workload_of(trace, hit_rate=0.5).hit_rate == pytest.approx(0.5)
 
 
+def test_a_trace_of_one_moment_is_planned_for_without_a_rate(tmp_path, capsys):
+    """With GPUs it is answered; without, there is nothing to be carried, and that is said."""
+    (tmp_path / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + "5,1000,70\n" * 3)
+    asked = [*ASK, "--trace", str(tmp_path / "t.csv"), *PROMISES]
+    assert main([*asked, "--gpus", "2"]) == 0
+    assert main(asked) == 1
+    assert "say how many GPUs there are" in capsys.readouterr().err
+
+
 def test_unlike_lengths_cost():
     """Lengths as different as a trace's need more than the same tokens in requests of one size."""
     chance = random.Random(1)

@@ -62,7 +62,7 @@ def test_both_sides_promise_and_refuse_the_same() -> None:
 def test_parts_are_the_same_requests_at_other_rates() -> None:
     """Every rate is as asked for, with the same prompts and answers, and no part finds anything of another's in a cache."""
     warm_up, *parts = COMPARISON.parts
-    assert [round(part.rate, 6) for part in parts] == [10.0, 20.0]
+    assert [part.rate for part in parts] == pytest.approx([10.0, 20.0])
     assert len(warm_up.requests) == 10
     for one, other in pairwise(parts):
         assert [(each.prompt_tokens, each.output_tokens) for each in one.requests] == [

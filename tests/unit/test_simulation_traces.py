@@ -6,6 +6,7 @@ from collections import OrderedDict
 import pytest
 
 from benchmarks.goodput.setups import TRACES
+from core.errors import ConfigError
 from simulation.traces import MOONCAKE_BLOCK_TOKENS, MOONCAKE_TICK_S, Trace, TraceRequest, azure, mooncake, synthetic
 
 
@@ -90,6 +91,15 @@ def test_a_changed_rate_keeps_the_shape(conversation):
     for before, after in zip(conversation.requests[:100], faster.requests[:100], strict=True):
         assert after.arrival_s == pytest.approx(before.arrival_s * factor)
         assert after.block_hashes == before.block_hashes
+
+
+@pytest.mark.parametrize("requests", [1, 3])
+def test_requests_of_one_moment_have_no_rate(requests):
+    """Nor can one be made of them: that is said with the trace's name."""
+    trace = Trace("at once", [TraceRequest(0.0, 100, 7)] * requests, 512)
+    assert trace.rate is None
+    with pytest.raises(ConfigError, match="at once: its requests all come at the same time"):
+        trace.at_rate(3.0)
 
 
 def test_smaller_blocks_share_what_larger_ones_did():
