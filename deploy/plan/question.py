@@ -54,6 +54,11 @@ class Question:
             by_price=self.by_price,
             precision=self.precision,
         )
+        mean, model = self.workload.input_tokens + self.workload.output_tokens, faults.of(find_model, self.model)
+        longest = None if model is None else model.longest_tokens
+        if longest is not None and mean > longest:
+            said = f"{self.model} takes {longest:,} tokens, prompt and answer together; a request of {mean:,.0f} is longer"
+            faults.add(said, "--isl, --osl" if self.trace is None else "--trace")
         faults.refuse()
 
     @property

@@ -13,6 +13,7 @@ from deploy.plan.hub_names import HUB_NAMES
 from deploy.plan.text import seconds
 from engine.performance.plan.engine_kind import EngineKind
 from engine.performance.plan.ranking import Ranked
+from engine.performance.roofline.find_model import find_model
 from engine.performance.roofline.named import RooflineTime
 
 _RAY_NAMES = {"a100": "A100-80G", "a100-40gb": "A100-40G", "a6000": "A6000", "mi300x": "AMD-Instinct-MI300X-OAM"}
@@ -110,13 +111,13 @@ def _bits(answer: Answer) -> Iterator[str]:
 
 
 def _longest(answer: Answer, ranked: Ranked) -> int:
-    """Prompt and answer together, as far as there is room for one such request."""
+    """Prompt and answer together, as far as there is room for one such request, and the model takes it."""
     question, workload = answer.question, answer.question.workload
     longest = _ROOM * (workload.input_tokens + workload.output_tokens)
     if question.trace is not None:
         longest = max(each.prompt_tokens + each.output_tokens for each in question.trace.requests)
     room = min(kind.kv_tokens // kind.groups for kind in (ranked.set_up.prefill, ranked.set_up.decode) if kind is not None)
-    return max(1, min(-(-longest // 1024) * 1024, room))
+    return max(1, min(-(-longest // 1024) * 1024, room, find_model(question.model).longest_tokens or room))
 
 
 def _step_times(timing: RooflineTime) -> str | None:

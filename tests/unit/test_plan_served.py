@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from core.errors import ConfigError
 from deploy.check_config import check
 from deploy.plan.answer import Answer, answer
 from deploy.plan.question import Question
@@ -34,3 +35,13 @@ def test_what_the_file_serves_is_what_was_predicted(found: Answer, split: bool) 
         requests.append(TraceRequest(at_s, LENGTHS.input_tokens, LENGTHS.output_tokens))
     records = cluster_of(config, 1).replay(Trace("as planned", requests, 512))
     assert outcome(records, Objective(ASKED.ttft_s, ASKED.tpot_s)).share >= 0.9
+
+
+def test_no_request_may_be_longer_than_the_model_takes() -> None:
+    """vLLM would not start."""
+    asked = Objectives(5.0, 0.1)
+    found = answer(Question("llama-2-7b", {"h100": None}, 4, Workload(2048, 256), asked, tps=(1,)))
+    config = check(serve_yaml(found, found.plan.ranked[0], "plan.yaml"), "plan.yaml").config
+    assert config.engine.args["max_model_len"] == 4096
+    with pytest.raises(ConfigError, match=r"takes 4,096 tokens.*of 4,196 is longer"):
+        Question("llama-2-7b", {"h100": None}, 4, Workload(4000, 196), asked)

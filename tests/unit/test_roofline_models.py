@@ -225,3 +225,25 @@ def test_quantisation_in_a_file_of_its_own(tmp_path):
     written(tmp_path, SMALL)
     written(tmp_path, {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}}, "hf_quant_config.json")
     assert find_model(str(tmp_path)).precision == Precision(8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("keys", "longest"),
+    [
+        ({}, None),
+        ({"max_position_embeddings": 4096}, 4096),
+        ({"max_position_embeddings": 131_072, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 131_072),
+        (
+            {
+                "max_position_embeddings": 40_960,
+                "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_768},
+            },
+            131_072,
+        ),
+        ({"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "linear", "factor": 2.0}}, 8192),
+        ({"max_position_embeddings": 8192, "seq_length": 2048}, 2048),
+    ],
+)
+def test_the_longest_request(keys, longest):
+    """As vLLM derives it."""
+    assert model_of({**SMALL, **keys}).longest_tokens == longest

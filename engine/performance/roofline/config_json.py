@@ -27,6 +27,11 @@ _UNKNOWN_KINDS = {
 """Keys that say that a model has what the operators here do not describe."""
 
 
+_LONGEST = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "max_seq_length", "seq_len")
+_NOT_LONGER = frozenset({"default", "su", "longrope", "llama3", "mrope"})
+"""Ways to scale positions that are in the number of positions already, or change none."""
+
+
 class _Config:
     """Looks keys up under their several names."""
 
@@ -69,7 +74,20 @@ def model_of(values: Mapping[str, Any]) -> Model:
         groups,
         is_tied=bool(config.get("tie_word_embeddings")),
         precision=precision_of(config.get("quantization_config")),
+        longest_tokens=_longest_tokens(config),
     )
+
+
+def _longest_tokens(config: _Config) -> int | None:
+    """As vLLM derives its largest ``max_model_len``: where positions are scaled for longer texts, the scaled ones."""
+    said = [value for name in _LONGEST if isinstance(value := config.values.get(name), int) and value > 0]
+    if not said:
+        return None
+    scaling = config.get("rope_scaling", "rope_parameters")
+    if not isinstance(scaling, Mapping) or scaling.get("rope_type", scaling.get("type", "default")) in _NOT_LONGER:
+        return min(said)
+    original = scaling.get("original_max_position_embeddings", min(said))
+    return int(original * scaling.get("factor", 1.0))
 
 
 def _attentions(config: _Config, hidden: int, count: int) -> list[Attention]:

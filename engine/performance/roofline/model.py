@@ -90,6 +90,8 @@ class Model(msgspec.Struct, frozen=True):
     """The output head is the embedding."""
     precision: Precision = Precision()
     """As published."""
+    longest_tokens: int | None = None
+    """Prompt and answer together, at most, as vLLM reads it; None: its ``config.json`` does not say."""
 
     @property
     def layer_count(self) -> int:
