@@ -27,6 +27,8 @@ _LOOKED_AT = 16
 """Of so many workers is asked what all are told alike; a thousand would take longer to look at than the decision itself."""
 _LIKELY = 0.5
 """Nobody who keeps a promise with such a chance is refused for it."""
+_HARMLESS = 0.1
+"""Promises of others that one may break which would be refused otherwise."""
 _BEHIND = Decision(None, (), {}, "others wait already, and have been passed often enough")
 
 
@@ -116,7 +118,7 @@ class Placing:
         if refused is None:
             return e.NoRoom()
         now = decision.otherwise
-        if now is not None and now.keeps >= _LIKELY and now.breaks <= now.keeps:
+        if now is not None and now.keeps >= _LIKELY and now.breaks + now.unforeseen <= _HARMLESS:
             return None
         entry.timeline.considered(ask, decision, self._clock() - entry.timeline.began_s)
         return refused

@@ -157,6 +157,8 @@ class Scored:
     """The chance that it keeps what it is promised."""
     breaks: float = 0.0
     """Promises given to others that it will probably break."""
+    unforeseen: float = 0.0
+    """And beyond those, of requests that nobody knows of yet."""
     step_s: float | None = None
     """A step of the worker that decodes it, when no prompt is computed beside."""
     stall_s: float = 0.0

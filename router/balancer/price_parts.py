@@ -108,6 +108,7 @@ class Priced:
     tpot_s: float
     keeps: float
     breaks: float
+    unforeseen: float
     step_s: float
     stall_s: float
 
@@ -115,4 +116,5 @@ class Priced:
         """The same, to be written down."""
         reason = f"{self.ttft_s:.3g} s to the first token, {self.tpot_s:.3g} s per token"
         terms = dict(zip(TERMS, self.terms, strict=True))
-        return Scored(self.plan, self.cost, reason, terms, self.ttft_s, self.tpot_s, self.keeps, self.breaks, self.step_s, self.stall_s)
+        others = (self.breaks, self.unforeseen)
+        return Scored(self.plan, self.cost, reason, terms, self.ttft_s, self.tpot_s, self.keeps, *others, self.step_s, self.stall_s)

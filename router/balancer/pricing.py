@@ -305,7 +305,7 @@ class Pricing:
             _MISS_S * (miss + breaks + harm.unforeseen),
         )
         cost = self._counted(**dict(zip(TERMS, terms, strict=True))) if self._without else sum(terms)
-        return Priced(plan, cost, terms, ttft_s, tpot_s, 1.0 - miss, breaks, there.alone_s, first.stall_s)
+        return Priced(plan, cost, terms, ttft_s, tpot_s, 1.0 - miss, breaks, harm.unforeseen, there.alone_s, first.stall_s)
 
     def _counted(self, **terms_s: float) -> float:
         """The sum of those terms that are not left out."""
