@@ -162,19 +162,12 @@ def test_what_cannot_be_kept_is_refused(ours: openai.OpenAI, stream: bool) -> No
 
 
 def test_a_prompt_that_is_cached_is_known_to_be(baton: BatonServer, ours: openai.OpenAI) -> None:
-    """The second time, its full blocks are known to be where it was computed, and that is what its prefill is priced by; the engine
-    finds as many."""
+    """The second time, its full blocks are known to be where it was computed, and the engine finds as many. (What that is worth depends on
+    how long steps are measured to take meanwhile: ``tests/unit/test_joint.py``.)"""
     prompt = prompt_of(4 * BLOCK + 50, 5400)
-    (first, happened), (second, again) = (explained(baton, ask(ours, prompt)[0].id) for _ in range(2))
+    (_, happened), (second, again) = (explained(baton, ask(ours, prompt)[0].id) for _ in range(2))
     assert happened["cached_tokens"] == 0
     where = happened["prefill_worker"]
     known = {candidate["prefill"]: candidate["cached_tokens"]["prefill"] for candidate in second["candidates"]}
     assert known[where] == 4 * BLOCK
-    assert price_of_prompt(second, where) < price_of_prompt(first, where)
     assert again["cached_tokens"] == known[again["prefill_worker"]] == 4 * BLOCK  # nobody computes again what need not be
-
-
-def price_of_prompt(decided: Json, worker: str) -> float:
-    """Seconds of prefill, were it this worker's."""
-    [prompt_s] = {candidate["terms_s"]["prefill"] for candidate in decided["candidates"] if candidate["prefill"] == worker}
-    return float(prompt_s)
