@@ -155,10 +155,10 @@ def test_what_has_no_room(capsys):
     assert "h100 tp8: too little room: 85 GB of weights and 3 GB besides, of 77 GB\n" in said
     assert "workers over several nodes (pipeline parallelism) are not planned. Take GPUs with more memory, fewer bits (--pre" in said
     assert main(["plan", "deepseek-v3", "--gpu", "h100", "--isl", "2k", "--precision", "w4a16kv8", *rest]) == 0
-    assert main(["plan", "llama-3.1-70b", "--gpu", "h100", "--isl", "10000000", *rest]) == 1
+    assert main(["plan", "llama-3.1-70b", "--gpu", "l40s", "--tp", "4", "--isl", "120k", *rest]) == 1
     said = capsys.readouterr().err
-    kv = "KV of one request of 10,000,200 tokens is 409.6 GB, and 56.9 GB are left of 77 GB by 18 GB of weights and 3 GB besides"
-    assert f"h100 tp8: too little room: {kv}\n" in said
+    kv = "KV of one request of 123,080 tokens is 10.1 GB, and 5.4 GB are left of 43 GB by 35 GB of weights and 3 GB besides"
+    assert f"l40s tp4: too little room: {kv}\n" in said
     assert main(["plan", "llama-3.1-70b", "--gpu", "h100", "--tp", "1,16", "--isl", "2k", *rest]) == 1
     assert "h100 tp16: a node has 8, and a worker over several nodes is not planned\n" in capsys.readouterr().err
 
