@@ -71,27 +71,26 @@ class Traffic:
         self.answers: Counter[str] = Counter()
         self._client = client
         self._rng = random.Random(1)
+        self._asked: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def coming(self, rate: float, prompt_tokens: int, output_tokens: int) -> AsyncIterator[None]:
-        """Until the end of the block, which waits for no answer: they are of the next block's traffic then."""
+        """Until the end of the block, which waits for no answer."""
 
         async def come() -> None:
             while True:
-                asked.add(asyncio.create_task(self._ask(prompt_tokens, output_tokens)))
+                self._asked.add(asyncio.create_task(self._ask(prompt_tokens, output_tokens)))
                 await asyncio.sleep(self._rng.expovariate(rate))
 
-        asked: set[asyncio.Task[None]] = set()
         source = asyncio.create_task(come())
         try:
             yield
         finally:
             source.cancel()
-            self._left = asked
 
     async def answered(self) -> None:
-        """When all of the last block's have been."""
-        await asyncio.gather(*self._left)
+        """When all that came so far have been. Raises what any of them has raised."""
+        await asyncio.gather(*self._asked)
 
     async def _ask(self, prompt_tokens: int, output_tokens: int) -> None:
         prompt = self._rng.choices(range(300, 4096), k=prompt_tokens)

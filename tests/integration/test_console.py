@@ -2,73 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import fcntl
-import os
 import re
-import signal
-import struct
-import sys
-import termios
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
-import msgspec
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, expect
 
-from autoscaler.plan import Plan
-from autoscaler.scaler import BatonScaler
-from cluster.scaling_actions import RecentActions
 from core.router_config import ApiKeysConfig
 from core.worker import Role
 from router.keys import KeyRing
 from tests.support.chromium import Watched, chromium, watched_page
-from tests.support.console_stage import ENGINE, ask, console_of_models, console_server
-from tests.support.eventually import assert_eventually
-from tests.support.processes import free_port
+from tests.support.console_stage import ENGINE, Controller, ask, console_of_models, console_server
 from tests.support.router_server import SIMULATED, RouterServer
-from tests.support.scaling import limits, paper, policy, traffic
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 KEY = "a-key-0123456789"
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 PROMPT = list(range(16, 316))
-
-
-class Controller:
-    """What stands in for it: what it says is a test's own."""
-
-    def __init__(self) -> None:
-        self.said: dict[str, Any] = {}
-        self.calm()
-
-    def calm(self) -> None:
-        self.said = {"model": "demo", "wanted": {"prefill": 2, "decode": 2}, "workers": [], "failures": []}
-        self.plans: list[Plan] | None = []
-
-    def scale(self) -> None:
-        """With all that there is to show of it: rising demand, actions, limits that are reached, warnings."""
-        fleet = paper(BatonScaler(limits(most=2), policy()), 1, 1)
-        self.plans = [fleet.tick(traffic(1.0 * (turn + 1))) for turn in range(24)]
-        assert all(pool.forecast_tokens_per_s and pool.clamps for pool in self.plans[-1].pools)
-        assert self.plans[-1].warnings
-
-    async def status(self) -> dict[str, Any]:
-        return self.said
-
-    async def scaling(self, last: int) -> dict[str, Any]:
-        if self.plans is None:
-            raise TimeoutError
-        asked = RecentActions()
-        for plan in self.plans:
-            asked.planned(plan)
-        plans = [msgspec.to_builtins(plan) for plan in reversed(self.plans[-last:])]
-        return {"enabled": bool(self.plans), "plans": plans, "actions": msgspec.to_builtins(asked.newest())}
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -400,64 +354,6 @@ async def test_every_control_is_reached_and_seen(browser: Browser, server: Route
         assert "INPUT" in names
         assert [one for one in reached[:-1] if not one["ring"]] == []
         assert [one["top"] for one in reached[1:-1]] == sorted(one["top"] for one in reached[1:-1])
-
-
-# -- in a terminal -----------------------------------------------------------------------------------------------------------
-
-TOP = (sys.executable, "-m", "deploy.cli", "top")
-
-
-async def test_one_frame_for_a_pipe(server: RouterServer, controller: Controller) -> None:
-    """``baton top --once`` prints what the console shows, without colours, and ends."""
-    controller.scale()
-    async with httpx.AsyncClient(base_url=server.url) as client:
-
-        async def heard() -> bool:
-            """A router asks for plans every two seconds at most: that it knows of these."""
-            return "add 1 to prefill" in (await client.get("/v1/baton/console")).text
-
-        await assert_eventually(heard)
-    assert (await ask(server, PROMPT, 4, **{"x-request-id": "piped"})).is_success
-    top = await asyncio.create_subprocess_exec(*TOP, "--once", "--url", server.url, stdout=asyncio.subprocess.PIPE)
-    told, _ = await top.communicate()
-    assert top.returncode == 0
-    for said in ("2 of 2 ready", "decode-1", "cmpl-piped", "hand-offs", "add 1 to prefill"):
-        assert said in told.decode()
-    assert b"\x1b" not in told
-
-
-async def test_top_says_why_there_is_nothing_to_see(server: RouterServer) -> None:
-    """Where nobody listens, in one line, with status 1."""
-    top = await asyncio.create_subprocess_exec(*TOP, "--url", f"http://127.0.0.1:{free_port()}", stderr=asyncio.subprocess.PIPE)
-    _, told = await top.communicate()
-    assert top.returncode == 1
-    assert b"does not answer" in told
-    assert len(told.splitlines()) == 1
-
-
-@pytest.mark.parametrize("leave", ["q", "Ctrl-C"])
-async def test_top_comes_and_goes(server: RouterServer, controller: Controller, leave: str) -> None:
-    """Drawn anew on a terminal of 80 columns until q or Ctrl-C, which end it well and leave the terminal as it was."""
-    ours, its = os.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 80, 0, 0))
-    before, screen = termios.tcgetattr(its), bytearray()
-    asyncio.get_running_loop().add_reader(ours, lambda: screen.extend(os.read(ours, 65536)))
-    try:
-        top = await asyncio.create_subprocess_exec(*TOP, "--url", server.url, stdin=its, stdout=its, env={**os.environ, "TERM": "xterm"})
-        await assert_eventually(lambda: screen.count(b"router-0") > 2, 30.0, "it draws again and again")
-        assert termios.tcgetattr(its) != before
-        if leave == "q":
-            os.write(ours, b"q")
-        else:
-            top.send_signal(signal.SIGINT)
-        async with asyncio.timeout(20.0):
-            assert await top.wait() == 0
-        assert termios.tcgetattr(its) == before
-        await assert_eventually(lambda: b"\x1b[?25h" in screen and b"\x1b[?1049l" in screen, 5.0, "cursor and screen are back")
-    finally:
-        asyncio.get_running_loop().remove_reader(ours)
-        os.close(ours)
-        os.close(its)
 
 
 async def _scaling_is_drawn(watched: Watched) -> None:

@@ -11,8 +11,12 @@ from operator import eq
 from typing import Any
 
 import httpx
+import msgspec
 import uvicorn
 
+from autoscaler.plan import Plan
+from autoscaler.scaler import BatonScaler
+from cluster.scaling_actions import RecentActions
 from core.ids import RouterId
 from core.worker import Role
 from engine.sim_timing import PolynomialTime
@@ -21,12 +25,44 @@ from router.models import Models, ServedModel
 from tests.support.eventually import assert_eventually
 from tests.support.processes import free_port
 from tests.support.router_server import MODEL, SIMULATED, RouterServer, router_server
+from tests.support.scaling import limits, paper, policy, traffic
 
 STEPS = PolynomialTime(0.015, 2.5e-4, 2e-8, 0.018, 4e-4, 1e-7)
 """Slow enough to be watched: a prompt of a thousand tokens takes 0.3 s, a token about 20 ms."""
 PROMISED = {"x-baton-ttft-s": "2", "x-baton-tpot-s": "0.04"}
 
 ENGINE: Mapping[str, Any] = {"timing": STEPS, "num_blocks": 512, "kv_bytes_per_token": 131_072, "link_gbps": 50.0, "link_answer_s": 10.0}
+
+
+class Controller:
+    """What stands in for it: what it says is a test's own."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, Any] = {}
+        self.calm()
+
+    def calm(self) -> None:
+        self.said = {"model": "demo", "wanted": {"prefill": 2, "decode": 2}, "workers": [], "failures": []}
+        self.plans: list[Plan] | None = []
+
+    def scale(self) -> None:
+        """With all that there is to show of it: rising demand, actions, limits that are reached, warnings."""
+        fleet = paper(BatonScaler(limits(most=2), policy()), 1, 1)
+        self.plans = [fleet.tick(traffic(1.0 * (turn + 1))) for turn in range(24)]
+        assert all(pool.forecast_tokens_per_s and pool.clamps for pool in self.plans[-1].pools)
+        assert self.plans[-1].warnings
+
+    async def status(self) -> dict[str, Any]:
+        return self.said
+
+    async def scaling(self, last: int) -> dict[str, Any]:
+        if self.plans is None:
+            raise TimeoutError
+        asked = RecentActions()
+        for plan in self.plans:
+            asked.planned(plan)
+        plans = [msgspec.to_builtins(plan) for plan in reversed(self.plans[-last:])]
+        return {"enabled": bool(self.plans), "plans": plans, "actions": msgspec.to_builtins(asked.newest())}
 
 
 @contextlib.asynccontextmanager

@@ -167,7 +167,7 @@ def test_of_a_burst_as_many_are_let_in_as_can_be_in_time(policy):
     assert len(accepted) in (range(36, 45) if policy == "baton" else range(20, 23))  # Baton has the decode worker compute some, too
     assert [record for record in accepted if record.ttft_s > 1.0] == []
     refused_late = [record for record in records if record.failure and record.ended_s - record.arrival_s > 0.05]
-    assert len(refused_late) <= 8  # those with which it was touch and go
+    assert len(refused_late) <= 7  # those with which it was touch and go
 
 
 def test_nobody_is_refused_who_can_be_in_time_alone():
@@ -252,7 +252,7 @@ def test_who_waits_by_choice_is_not_decided_on_all_the_time(monkeypatch):
 
     seldom = decisions()
     monkeypatch.setattr("router.placing._AGAIN_S", 0.0)
-    assert decisions() > 1.3 * seldom
+    assert decisions() > 1.4 * seldom
 
 
 def test_the_clock_lets_things_happen_in_order():
