@@ -33,12 +33,14 @@ from router.balancer.joint import Joint
 from router.entry import Entry
 from router.placing import Placing
 from router.plan import Ask, Books, WorkerView
+from router.predict.links import LinkModel
 from router.prefix.prefixes import Prefixes
 from simulation.cluster import Cluster
 from simulation.goodput import Objective
 
 FACTS = EngineFacts(block_size_tokens=16, num_blocks=30_000, max_model_len=131_072, max_num_seqs=256, max_num_batched_tokens=8192)
 MODEL = StepModel(0.008, 2.8e-5, 3e-10, 0.007, 2e-5, 1.2e-8)
+LINK = LinkModel(0.001, 2.5e10)
 TARGET_MS = {64: 1.0, 1000: 5.0}
 LOADED = (16, 64)
 """Workers of the simulated clusters, half of them prefill."""
@@ -56,8 +58,8 @@ class Known:
     def step_model(self, seen: WorkerView) -> StepModel:
         return seen.load.step or MODEL
 
-    def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
-        return 0.001 + transfer_bytes / 2.5e10
+    def link(self, prefill: WorkerId, decode: WorkerId) -> LinkModel:
+        return LINK
 
     def ttft_late_s(self, role: Role, promised_s: float) -> float:
         return 0.0

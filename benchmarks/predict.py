@@ -45,12 +45,12 @@ def mean_us(call: Call) -> float:
 
 def on_the_router(rng: random.Random) -> dict[str, Call]:
     """By what is asked or told."""
-    predictor = Predictor()
+    predictor, now_s = Predictor(), itertools.count(1.0)
     for _ in range(20_000):
         predictor.observe_finished("m", f"tenant {rng.randrange(1000)}", rng.randint(10, 30_000), int(rng.lognormvariate(5, 1)) + 1)
     for prefill, decode in itertools.product(WORKERS, WORKERS):
-        for _ in range(6):
-            predictor.observe_transfer(prefill, decode, rng.randint(1, 500) * 1_000_000, 1000, 0.01)
+        for _ in range(7):
+            predictor.observe_transfer(prefill, decode, rng.randint(1, 500) * 1_000_000, 1000, 0.01, next(now_s))
     seen = [view(worker, MODEL) for worker in WORKERS]
     silent = view(WorkerId("new"), None)
     for one in seen:
@@ -60,12 +60,14 @@ def on_the_router(rng: random.Random) -> dict[str, Call]:
         "step_model, as told": lambda n: predictor.step_model(seen[n % 64]),
         "step_model, of a new message": lambda n: predictor.step_model(view(WORKERS[n % 64], StepModel(*COEFFICIENTS[n % 2]))),
         "step_model, of a silent worker": lambda n: predictor.step_model(silent),
-        "transfer_s": lambda n: predictor.transfer_s(WORKERS[n % 64], WORKERS[n // 64 % 64], 5e8),
+        "link": lambda n: predictor.link(WORKERS[n % 64], WORKERS[n // 64 % 64]).seconds(5e8),
         "expected_output, at the start": lambda n: predictor.expected_output("m", "tenant 7", 2000, 4096),
         "expected_output, after 100 tokens": lambda n: predictor.expected_output("m", "tenant 7", 2000, 4096, 100),
         "output_quantile": lambda n: predictor.output_quantile(0.9, "m", "tenant 7", 2000, 4096, 100),
         "observe_finished": lambda n: predictor.observe_finished("m", "tenant 7", 2000, lengths[n % 1000], 200.0),
-        "observe_transfer": lambda n: predictor.observe_transfer(WORKERS[n % 64], WORKERS[n // 64 % 64], 5 * 10**8, 4000, 0.06, 0.05),
+        "observe_transfer": lambda n: predictor.observe_transfer(
+            WORKERS[n % 64], WORKERS[n // 64 % 64], 5 * 10**8, 4000, 0.06, float(n), 0.05
+        ),
         "observe_first_token": lambda n: predictor.observe_first_token(Role.PREFILL, 0.2, 0.2 + n % 7 / 100),
         "error_numbers, for a scrape": lambda n: predictor.error_numbers if n % 100 == 0 else None,
     }

@@ -37,6 +37,7 @@ class _Sums:
     prompt_tokens: int = 0
     decoding: int = 0
     context_tokens: int = 0
+    arriving_tokens: int = 0
 
     def add(self, leg: Leg, sign: int) -> None:
         """Counts a leg as it is now, or takes it out."""
@@ -46,6 +47,8 @@ class _Sums:
             self.context_tokens += sign * (leg.tokens + leg.told_tokens)
         elif leg.computes_prompt:
             self.prompt_tokens += sign * leg.tokens
+        else:
+            self.arriving_tokens += sign * leg.tokens
 
 
 _NOTHING = _Sums()
@@ -119,6 +122,7 @@ class LegBook:
             decoding=everyone.decoding - own.decoding,
             context_tokens=everyone.context_tokens - own.context_tokens,
             queued_tokens=self._all_queued - self._queued.get(router, 0),
+            arriving_tokens=everyone.arriving_tokens - own.arriving_tokens,
         )
 
     def _count(self, leg: Leg, sign: int) -> None:

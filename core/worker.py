@@ -55,6 +55,8 @@ class OthersLoad(msgspec.Struct, frozen=True):
     """Prompt and output tokens of those that decode, all together."""
     queued_tokens: int = 0
     """Prompt tokens that wait at those routers, for whichever worker has room first."""
+    arriving_tokens: int = 0
+    """Prompt tokens of legs that were handed over and have not told a token yet: their KV is to be pulled, or is being."""
 
 
 class AdapterLoad(msgspec.Struct, frozen=True):

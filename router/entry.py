@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cluster.messages import LegKind
 from core.ids import LegId, WorkerId
+from router.arrivals import Arrival
 from router.decision_note import DecisionNote
 from router.decisions import in_short
 from router.flow import Flow
@@ -111,7 +112,8 @@ class Entry:
 
     def work_to_come(self, now_s: float) -> Work:
         """What it will ask of the worker it is handed over to, once its prompt is computed elsewhere."""
-        return Work(0, 0, self._held_tokens, self.context_tokens, self.ends_s(now_s), self.slack)
+        arrival = self._arrival(now_s + self.chosen.prompt_s, is_ready=False) if self.chosen is not None else None
+        return Work(0, 0, self._held_tokens, self.context_tokens, self.ends_s(now_s), self.slack, arrival=arrival)
 
     def work(self, kind: LegKind, worker: WorkerId, now_s: float) -> Work:
         """What a leg that is sent now asks of its worker."""
@@ -122,7 +124,14 @@ class Entry:
             work.stall_s = self.chosen.stall_s if self.chosen is not None else 0.0
         if kind is not LegKind.PREFILL:
             work.decode_tokens, work.finishes_s, work.slack = self._held_tokens, self.ends_s(now_s), self.slack
+        if kind is LegKind.DECODE:
+            work.arrival = self._arrival(now_s, is_ready=True)
         return work
+
+    def _arrival(self, ready_s: float, *, is_ready: bool) -> Arrival | None:
+        """Of its KV on the decode worker; None where the policy predicts nothing, or nothing is to be moved."""
+        moves_s = self.chosen.moves_s if self.chosen is not None else 0.0
+        return Arrival(ready_s, moves_s, is_ready) if moves_s else None
 
     @property
     def _held_tokens(self) -> int:

@@ -142,8 +142,9 @@ class Foresight:
         chosen, timeline = entry.chosen, entry.timeline
         if chosen is not None and chosen.plan.is_split and timeline.transfer_bytes:
             plan, tokens = chosen.plan, timeline.transferred_tokens
-            predicted_s = chosen.terms.get("transfer")
-            self.predictor.observe_transfer(plan.prefill, plan.decode, timeline.transfer_bytes, tokens, timeline.transfer_s, predicted_s)
+            began_s = timeline.began_s + (timeline.handed_off_s or 0.0)  # pulls begin when they are asked for, or a step later
+            moved = (timeline.transfer_bytes, tokens, timeline.transfer_s, began_s + timeline.transfer_s)
+            self.predictor.observe_transfer(plan.prefill, plan.decode, *moved, chosen.terms.get("transfer"))
 
     def queued(self, entry: Entry, card: WorkerCard, queue_s: float) -> None:
         """A leg's turn came in its engine, so long after it was sent."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from core.ids import LegId, RequestId, WorkerId
+from router.arrivals import Arrival
 from router.plan import SLACKS, Books
 
 
@@ -22,10 +22,9 @@ class Slack:
     spent_s: float = 0.0
     """Lost from the beginning, to the hand-over."""
 
-    @property
-    def step_s(self) -> float:
-        """So much longer each of its steps may take, however short it is of these."""
-        return self.token_s - self.spent_s / max(1.0, self.lengths[0] - 1.0)
+    def per_step_s(self, tokens: float) -> float:
+        """So much longer each of its steps may take, of an answer of so many tokens."""
+        return self.token_s - self.spent_s / max(1.0, tokens - 1.0)
 
     def seconds(self, tokens: float) -> float:
         """Of an answer of so many tokens."""
@@ -51,6 +50,8 @@ class Work:
     """None: nothing is promised, or it does not decode."""
     stall_s: float = 0.0
     """For how long its prompt holds up whoever decodes there, as predicted."""
+    arrival: Arrival | None = None
+    """What it has to pull first; None: nothing."""
 
     @property
     def squares(self) -> int:
@@ -72,6 +73,8 @@ class _Entry:
     """Those of its slack, without those it has outgrown."""
     slacks_s: list[float] = field(default_factory=list)
     """One for each, as they stand on the shelf."""
+    token_slacks_s: list[float] = field(default_factory=list)
+    """Likewise."""
     late_s: float = 0.0
     """What they are more by there: ``stalled_s`` when it came."""
 
@@ -95,9 +98,9 @@ class _Shelf:
     finishes_s: list[float] = field(default_factory=list)
     slacks_s: list[float] = field(default_factory=list)
     token_slacks_s: list[float] = field(default_factory=list)
-    """What those gain with each token that gain anything."""
     stalled_s: float = 0.0
     handovers: int = 0
+    arrivals: list[Arrival] = field(default_factory=list)
 
 
 _NOTHING = _Shelf()
@@ -144,6 +147,7 @@ class InFlight:
             entry.answered = True
             shelf.unanswered -= 1
             shelf.handovers -= entry.is_handover
+            self._arrived(entry, shelf)
             shelf.pending_tokens -= entry.pending_tokens
             entry.pending_tokens = 0
             self._computed(leg, entry, shelf, now)
@@ -177,16 +181,30 @@ class InFlight:
         """The answer has outgrown a likely length. It is one of the longer ones, or twice as long as it is, as far as anybody knows."""
         slack = entry.work.slack
         assert slack is not None
-        for slack_s in entry.slacks_s:
-            del shelf.slacks_s[bisect_left(shelf.slacks_s, slack_s)]
         longer = entry.lengths[bisect_left(entry.lengths, entry.made_tokens) :] or [2.0 * entry.made_tokens]
         entry.lengths = [longer[number * len(longer) // SLACKS] for number in range(SLACKS)]
+        self._take_slacks(entry, shelf)
         self._put_slacks(entry, slack, shelf)
 
     def _put_slacks(self, entry: _Entry, slack: Slack, shelf: _Shelf) -> None:
         entry.slacks_s = [slack.seconds(length) + entry.late_s for length in entry.lengths]
+        entry.token_slacks_s = [slack.per_step_s(length) for length in entry.lengths]
         for slack_s in entry.slacks_s:
             insort(shelf.slacks_s, slack_s)
+        for slack_s in entry.token_slacks_s:
+            insort(shelf.token_slacks_s, slack_s)
+
+    def _take_slacks(self, entry: _Entry, shelf: _Shelf) -> None:
+        for slack_s in entry.slacks_s:
+            del shelf.slacks_s[bisect_left(shelf.slacks_s, slack_s)]
+        for slack_s in entry.token_slacks_s:
+            del shelf.token_slacks_s[bisect_left(shelf.token_slacks_s, slack_s)]
+
+    def _arrived(self, entry: _Entry, shelf: _Shelf) -> None:
+        """Nothing is left for it to pull."""
+        if entry.work.arrival is not None:
+            del shelf.arrivals[bisect_left(shelf.arrivals, entry.work.arrival)]
+            entry.work.arrival = None
 
     def _add(self, worker: WorkerId, work: Work) -> _Entry:
         shelf = self._shelves.setdefault(worker, _Shelf())
@@ -203,14 +221,14 @@ class InFlight:
             shelf.handovers += entry.is_handover
             shelf.decoding += 1
             shelf.context_tokens += work.context_tokens
+        if work.arrival is not None:
+            insort(shelf.arrivals, work.arrival)
         if work.finishes_s is not None:
             insort(shelf.finishes_s, work.finishes_s)
         shelf.stalled_s += work.stall_s  # its own prompt does not hold it up: its slack begins behind that
         if work.slack is not None:
             entry.lengths, entry.late_s = list(work.slack.lengths), shelf.stalled_s
             self._put_slacks(entry, work.slack, shelf)
-            if work.slack.step_s > 0.0:
-                insort(shelf.token_slacks_s, work.slack.step_s)
         self.changed.add(worker)
         return entry
 
@@ -231,10 +249,8 @@ class InFlight:
             shelf.context_tokens -= work.context_tokens + entry.made_tokens
         if work.finishes_s is not None:
             del shelf.finishes_s[bisect_left(shelf.finishes_s, work.finishes_s)]
-        for slack_s in entry.slacks_s:
-            del shelf.slacks_s[bisect_left(shelf.slacks_s, slack_s)]
-        if work.slack is not None and work.slack.step_s > 0.0:
-            del shelf.token_slacks_s[bisect_left(shelf.token_slacks_s, work.slack.step_s)]
+        self._take_slacks(entry, shelf)
+        self._arrived(entry, shelf)
         self.changed.add(entry.worker)
 
     def books(self, worker: WorkerId) -> Books:
@@ -251,8 +267,9 @@ class InFlight:
             tuple(shelf.finishes_s),
             tuple(shelf.slacks_s),
             shelf.stalled_s,
-            shelf.token_slacks_s[0] if shelf.token_slacks_s else math.inf,
+            tuple(shelf.token_slacks_s),
             shelf.handovers,
+            tuple(shelf.arrivals),
         )
 
     def prefill_tokens(self, worker: WorkerId) -> int:

@@ -118,7 +118,7 @@ class Placing:
         if refused is None:
             return e.NoRoom()
         now = decision.otherwise
-        if now is not None and now.keeps >= _LIKELY and now.breaks + now.unforeseen <= _HARMLESS:
+        if now is not None and now.keeps >= _LIKELY and now.breaks <= _HARMLESS:
             return None
         entry.timeline.considered(ask, decision, self._clock() - entry.timeline.began_s)
         return refused

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence, Set
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 
 from core.ids import RequestId, WorkerId
 from core.worker import WorkerCard, WorkerLoad
+from router.arrivals import Arrival
 
 SLACKS = 5
 """Lengths that an answer may have, as likely as each other, by which it is judged what it can bear."""
@@ -88,16 +88,24 @@ class Books:
     nobody knows how long its answer will be."""
     stalled_s: float = 0.0
     """Seconds for which prompts computed there have held up, or will, whoever decodes there: all together since the beginning."""
-    token_slack_s: float = math.inf
-    """So much longer each of their steps may take without end, and all of them keep their time per token."""
+    token_slacks_s: Sequence[float] = ()
+    """By how much each of their steps may be longer, however many of them are, and each keep its time per token: likewise ``SLACKS`` for
+    each, in order."""
     handovers: int = 0
     """Legs that will come, or have, with their prompt computed elsewhere, and have no token yet. A prompt computed here does not let them
     in before it is done: what of a step's tokens is left by those that run goes to it."""
+    arrivals: Sequence[Arrival] = ()
+    """What of those has KV to be pulled, in order."""
 
     def broken_by(self, stall_s: float) -> float:
         """How many of those that decode, and would keep their time per token, would not if they were held up so much longer, on
         average."""
         return (bisect_left(self.slacks_s, self.stalled_s + stall_s) - bisect_left(self.slacks_s, self.stalled_s)) / SLACKS
+
+    def broken_by_steps(self, longer_s: float) -> float:
+        """The same where no step of theirs is longer than by so much, however many are."""
+        slacks_s = self.token_slacks_s
+        return (bisect_left(slacks_s, longer_s) - bisect_left(slacks_s, 0.0)) / SLACKS
 
     def decoding_at(self, then_s: float, now_s: float) -> int:
         """How many of them will still run at ``then_s``. One that has outlived its prediction runs on, as far as anybody knows."""
@@ -157,12 +165,14 @@ class Scored:
     """The chance that it keeps what it is promised."""
     breaks: float = 0.0
     """Promises given to others that it will probably break."""
-    unforeseen: float = 0.0
-    """And beyond those, of requests that nobody knows of yet."""
     step_s: float | None = None
     """A step of the worker that decodes it, when no prompt is computed beside."""
     stall_s: float = 0.0
     """For how long its prompt holds up those that decode where it is computed."""
+    prompt_s: float = 0.0
+    """From the decision until its prompt is computed."""
+    moves_s: float = 0.0
+    """How long its KV takes from one worker to the other with nothing ahead of it."""
 
 
 @dataclass(frozen=True, slots=True)

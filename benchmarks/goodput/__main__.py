@@ -11,9 +11,9 @@ from benchmarks.goodput.sweep import Sweep, Workload, quick
 from simulation.goodput import Objective
 
 ROOT = Path(__file__).parents[2]
-_CHAT = (8, 16, 22, 28, 34, 40, 48)
-_CODE = (20, 35, 50, 65, 80, 100, 125, 160, 200)
-_AT_12 = (8, 10, 12)
+_CHAT = (8, 16, 22, 28, 34, 40, 48, 56)
+_CODE = (20, 35, 50, 65, 80, 90, 100, 112, 125, 160, 200)
+_AT_12 = (8, 10, 12, 13)
 WORKLOADS = (
     Workload("mooncake_conversation", Objective(3.0, 0.025), _CHAT, 2000, ours=((0, 512), (0, 1024), (8, 512))),
     Workload("azure_code", Objective(0.5, 0.025), _CODE, 2500, _AT_12, ours=((0, 512), (8, 512), (12, 512), (12, 2048))),

@@ -11,6 +11,7 @@ from core.step_model import StepModel
 from core.worker import Role
 from router.balancer.candidates import Alone, Candidates
 from router.plan import Ask, Plan, Scored, View, WorkerView
+from router.predict.links import Link
 
 KEPT = 8
 """Candidates that are written down with a decision: the cheapest. No policy need say what more of them cost."""
@@ -26,8 +27,8 @@ class Predictions(Protocol):
     def step_model(self, seen: WorkerView) -> StepModel:
         """How long this worker's steps take."""
 
-    def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
-        """How long a hand-off of so many bytes takes."""
+    def link(self, prefill: WorkerId, decode: WorkerId) -> Link:
+        """How long hand-offs between the two take."""
 
     def ttft_late_s(self, role: Role, promised_s: float) -> float:
         """By how much first tokens of workers with this role may well be later than predicted, if so much is promised."""

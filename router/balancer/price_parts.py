@@ -61,19 +61,6 @@ KEPT_PROMPT = Prompt(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(slots=True)
-class Harm:
-    """What a prompt does to others' promises."""
-
-    breaks: float = 0.0
-    """Of those that are known, so many it probably breaks."""
-    unforeseen: float = 0.0
-    """What it breaks beyond that: nobody knows who will be handed over behind it, and has to wait for it."""
-
-
-NO_HARM = Harm()
-
-
-@dataclass(slots=True)
 class Steps:
     """Decoding on one worker beside a batch of some size."""
 
@@ -108,13 +95,14 @@ class Priced:
     tpot_s: float
     keeps: float
     breaks: float
-    unforeseen: float
     step_s: float
     stall_s: float
+    prompt_s: float
+    moves_s: float
 
     def scored(self) -> Scored:
         """The same, to be written down."""
         reason = f"{self.ttft_s:.3g} s to the first token, {self.tpot_s:.3g} s per token"
         terms = dict(zip(TERMS, self.terms, strict=True))
-        others = (self.breaks, self.unforeseen)
-        return Scored(self.plan, self.cost, reason, terms, self.ttft_s, self.tpot_s, self.keeps, *others, self.step_s, self.stall_s)
+        objectives = (self.ttft_s, self.tpot_s, self.keeps, self.breaks)
+        return Scored(self.plan, self.cost, reason, terms, *objectives, self.step_s, self.stall_s, self.prompt_s, self.moves_s)

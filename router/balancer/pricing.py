@@ -12,9 +12,10 @@ from bisect import bisect_right
 from core.ids import WorkerId
 from core.step_model import StepModel
 from core.worker import Role
+from router.arrivals import wait_s
 from router.balancer.adapter_load import NOTHING_TO_LOAD, loading
 from router.balancer.base import Predictions
-from router.balancer.price_parts import KEPT_PROMPT, NO_HARM, TERMS, Decoding, Harm, Place, Priced, Prompt, Steps
+from router.balancer.price_parts import KEPT_PROMPT, TERMS, Decoding, Place, Priced, Prompt, Steps
 from router.balancer.rate import Rate
 from router.plan import Ask, Plan, View, WorkerView
 
@@ -28,12 +29,6 @@ _DOUBT = 0.1
 """By how much of an objective predictions err: the chance of a miss is even at the objective, and small this far below it."""
 _SURE = 14.0
 """So many times ``_DOUBT`` away from the objective there is no chance left: less than one in a million."""
-_UNFORESEEN = 0.2
-"""Promises broken, beyond what can be foreseen, by a prompt of ``_LONG_S`` that is computed where others are handed over. Found by
-simulating azure_code: with none, up to seven in a hundred requests more break theirs; with more, less is gained by such prompts."""
-_LONG_S = 0.05
-_IN_A_ROW = 4
-"""Answers that so many such prompts, one behind the other, do not make too slow are not in danger."""
 _BELIEF = 4
 """The model's word against experience: it counts as much as so many answers."""
 _BUSY_AT_MOST = 0.9
@@ -54,7 +49,7 @@ class Pricing:
         self._output = max(1.0, ask.expected_tokens)
         self._places: dict[WorkerId, Place] = {}
         self._prompts: dict[WorkerId, Prompt] = {}
-        self._harms: dict[WorkerId, Harm] = {}
+        self._harms: dict[WorkerId, float] = {}
         self._decodings: dict[WorkerId, Decoding] = {}
         self._lates_s: dict[Role, float] = {}
         self._token_bytes = predictions.kv_bytes_per_token
@@ -96,7 +91,7 @@ class Pricing:
         takers = [worker for worker, seen in self._view.items() if seen.card.role is Role.PREFILL] or list(self._view)
         if everywhere and self._ask.tpot_s is None and len(takers) < len(self._view):
             others = [worker for worker, seen in self._view.items() if seen.card.role is not Role.PREFILL]
-            takers += [worker for worker in others if not self._harm(worker).breaks]
+            takers += [worker for worker in others if not self._harm(worker)]
         places = [self._place(worker) for worker in takers]
         speed = sum(place.budget / max(1e-9, place.most_s) for place in places)
         return min(self._prompt(worker).total_s for worker in takers) + ahead_tokens / speed
@@ -135,37 +130,31 @@ class Pricing:
         head_s = total_s * books.head_tokens / ahead
         return total_s - min(head_s, self._ask.now_s - books.head_since_s)
 
-    def _harm(self, worker: WorkerId) -> Harm:
-        """Of the prompt computed there. Asked for the few best only: it takes longer than all else of a worker."""
+    def _harm(self, worker: WorkerId) -> float:
+        """How many others break their promises if this prompt is computed there: those that decode there, or will, and those that will
+        probably be handed over meanwhile. Asked for the few best only: it takes longer than all else of a worker."""
         found = self._harms.get(worker)
         if found is None:
-            first = self._prompt(worker)
-            found = NO_HARM
+            found, first = 0.0, self._prompt(worker)
             if self._counts_misses and first.stall_s > 0.0:
                 place = self._place(worker)
-                found = Harm(self._broken_by_prompt(place, first), self._unforeseen(place, first))
+                found = self._held_up(place.seen, first)
+                if first.comes:
+                    late = self._part_broken(place, first.queue_s + first.stall_s) - self._part_broken(place, first.queue_s)
+                    found += first.comes * first.stall_s * late
             self._harms[worker] = found
         return found
 
-    def _broken_by_prompt(self, place: Place, first: Prompt) -> float:
-        """How many others break their promises if this prompt is computed there.
+    def _held_up(self, seen: WorkerView, first: Prompt) -> float:
+        """Of those that are there, or are known to come, how many break their promises for a prompt computed there.
 
-        One that makes no step longer than all that decode there can bear breaks none of theirs, however many steps it takes. But those
-        that are handed over there meanwhile are not let in before it is done: what of a step's tokens the running ones leave is its.
+        Who can bear that each of its steps is as long as with a part of the prompt can bear the whole, however many steps that takes. But
+        those that are handed over meanwhile are not let in before it is done: what of a step's tokens the running ones leave is its.
         """
-        books = place.seen.books
-        harmless = not books.handovers and first.step_stall_s <= books.token_slack_s
-        broken = 0.0 if harmless else self._breaks(place.seen, first.stall_s)
-        if first.comes:
-            late = self._part_broken(place, first.queue_s + first.stall_s) - self._part_broken(place, first.queue_s)
-            broken += first.comes * first.stall_s * late
-        return broken
-
-    def _unforeseen(self, place: Place, first: Prompt) -> float:
-        """Promises that it breaks beyond those: others' prompts will be computed there, too, and hold up the same answers."""
-        if not first.comes or self._ask.tpot_s is None:
-            return 0.0
-        return _UNFORESEEN * min(1.0, first.stall_s / _LONG_S) * self._part_broken(place, first.queue_s + _IN_A_ROW * first.stall_s)
+        broken, books = self._breaks(seen, first.stall_s), seen.books
+        if not broken or books.handovers:
+            return broken
+        return min(broken, self._with_others(seen, books.broken_by_steps(first.step_stall_s)))
 
     def _part_broken(self, place: Place, stall_s: float) -> float:
         """Of requests like this one that are handed over to the worker, those that cannot be held up so long before their second token."""
@@ -175,7 +164,7 @@ class Pricing:
         step_s = place.model.decode_s(seen.decoding + 1, seen.decode_context_tokens + ask.prompt_tokens)
         sender = next((other for other, seen in self._view.items() if seen.card.role is Role.PREFILL), place.worker)
         moved = ask.prompt_tokens * self._token_bytes
-        spent_s = stall_s + self._predictions.transfer_s(sender, place.worker, moved) + step_s / 2
+        spent_s = stall_s + self._predictions.link(sender, place.worker).seconds(moved) + step_s / 2
         return sum((ask.tpot_s - step_s) * (tokens - 1.0) < spent_s for tokens in ask.likely_tokens) / len(ask.likely_tokens)
 
     # -- answers -------------------------------------------------------------------------------------------------------
@@ -185,7 +174,7 @@ class Pricing:
         seconds from now: with the transfer from there."""
         place = self._place(worker)
         found = self._decoding(place, in_s)
-        transfer_s = self._transfer_s(prefill, place)
+        transfer_s, _ = self._transfer(prefill, place, in_s)
         cost_s = found.cost_s + (0.0 if "transfer" in self._without else transfer_s)
         handover_s = found.admit_s + transfer_s
         if place.load is not NOTHING_TO_LOAD:
@@ -210,9 +199,7 @@ class Pricing:
         if self._counts_misses:
             if promised_s is not None:
                 cost_s += _MISS_S * _chance(found.steps.step_s, promised_s)
-            books, first = place.seen.books, self._prompts[worker]
-            if books.handovers or first.step_stall_s > books.token_slack_s:
-                cost_s += _MISS_S * self._breaks(place.seen, first.stall_s)
+            cost_s += _MISS_S * self._held_up(place.seen, self._prompts[worker])
         return cost_s
 
     def _decoding(self, place: Place, in_s: float) -> Decoding:
@@ -227,9 +214,14 @@ class Pricing:
             found = self._decodings[place.worker] = Decoding(there, admit_s, cost_s + _MISS_S * there.breaks)
         return found
 
-    def _transfer_s(self, prefill: WorkerId, place: Place) -> float:
-        missing = self._ask.prompt_tokens - place.cached
-        return self._predictions.transfer_s(prefill, place.worker, missing * self._token_bytes)
+    def _transfer(self, prefill: WorkerId, place: Place, in_s: float) -> tuple[float, float]:
+        """What the worker does not have of the prompt, once that is computed, ``in_s`` seconds from now: the seconds until it is there,
+        and those of them that nothing else can come in."""
+        link, now_s, seen = self._predictions.link(prefill, place.worker), self._ask.now_s, place.seen
+        token_s = link.byte_s * self._token_bytes
+        moves_s = token_s * (self._ask.prompt_tokens - place.cached)
+        others_s = token_s * seen.load.others.arriving_tokens
+        return wait_s(seen.books.arrivals, now_s + in_s, now_s, others_s) + link.latency_s + moves_s, moves_s
 
     def _decode(self, place: Place, in_s: float) -> tuple[Steps, float]:
         """Decoding there, ``in_s`` seconds from now: the steps, and the time until it is let in."""
@@ -266,12 +258,14 @@ class Pricing:
         return Steps(batch, step_s, alone_s, slower_s, breaks)
 
     def _breaks(self, seen: WorkerView, stall_s: float) -> float:
-        """How many others who decode there, and are held up so much longer, break their promises. Of other routers' requests nothing is
-        known but their number: they are taken to be like this one's."""
-        books, others = seen.books, seen.load.others.decoding
-        if stall_s <= 0.0 or not books.decoding or not self._counts_misses:
+        """How many others who decode there, and are held up so much longer, break their promises."""
+        if stall_s <= 0.0 or not seen.books.decoding or not self._counts_misses:
             return 0.0
-        return books.broken_by(stall_s) * (1.0 + others / books.decoding)
+        return self._with_others(seen, seen.books.broken_by(stall_s))
+
+    def _with_others(self, seen: WorkerView, broken: float) -> float:
+        """Of other routers' requests nothing is known but their number: they are taken to be like this one's."""
+        return broken * (1.0 + seen.load.others.decoding / seen.books.decoding)
 
     # -- plans ---------------------------------------------------------------------------------------------------------
 
@@ -279,8 +273,8 @@ class Pricing:
         """The price of one plan."""
         ask, place = self._ask, self._place(plan.decode)
         kept = plan.prefill == ask.keeper
-        first, harm = (KEPT_PROMPT, NO_HARM) if kept else (self._prompt(plan.prefill), self._harm(plan.prefill))
-        transfer_s = self._transfer_s(plan.prefill, place) if plan.is_split else 0.0
+        first, breaks = (KEPT_PROMPT, 0.0) if kept else (self._prompt(plan.prefill), self._harm(plan.prefill))
+        transfer_s, moves_s = self._transfer(plan.prefill, place, first.total_s) if plan.is_split else (0.0, 0.0)
         later = place.load if plan.is_split else NOTHING_TO_LOAD  # by the decode worker, once it is asked
         there, admit_s = self._decode(place, first.total_s + transfer_s)
         handover_s, step_s = later.own_s + transfer_s + admit_s, there.step_s
@@ -292,8 +286,7 @@ class Pricing:
             tpot_s, handover_s = step_s, 0.0
         slow = self._chance_slow(step_s, handover_s) if plan.is_split else self._chance_held_up(place, tpot_s)
         miss = 1.0 - (1.0 - self._chance_late(plan.prefill, ttft_s, kept)) * (1.0 - slow)
-        breaks = harm.breaks + there.breaks
-        breaks += self._breaks(place.seen, (later if plan.is_split else first.load).own_s)
+        breaks += there.breaks + self._breaks(place.seen, (later if plan.is_split else first.load).own_s)
         terms = (
             first.queue_s,
             first.load.cost_s + later.cost_s,
@@ -302,10 +295,11 @@ class Pricing:
             admit_s,
             self._output * step_s,
             there.batch * there.slower_s + first.stalled_s,
-            _MISS_S * (miss + breaks + harm.unforeseen),
+            _MISS_S * (miss + breaks),
         )
         cost = self._counted(**dict(zip(TERMS, terms, strict=True))) if self._without else sum(terms)
-        return Priced(plan, cost, terms, ttft_s, tpot_s, 1.0 - miss, breaks, harm.unforeseen, there.alone_s, first.stall_s)
+        times = (there.alone_s, first.stall_s, first.total_s, moves_s)
+        return Priced(plan, cost, terms, ttft_s, tpot_s, 1.0 - miss, breaks, *times)
 
     def _counted(self, **terms_s: float) -> float:
         """The sum of those terms that are not left out."""

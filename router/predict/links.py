@@ -1,11 +1,17 @@
-"""How long a hand-off takes between two workers: ``latency + bytes / bandwidth``, learnt from those there were."""
+"""How long a hand-off takes between two workers: ``latency + bytes / bandwidth``, learnt from those there were.
+
+Learnt from busy spells of the decode worker's port: a pull that shares its time with others is no sign of a slow link.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from core.ids import WorkerId
+from router.predict.port import Port, Spell
 
 _ENOUGH = 5
 """Transfers over a link before it is known by itself."""
@@ -23,12 +29,31 @@ _EVERYWHERE = WorkerId("")
 Pair = tuple[WorkerId, WorkerId]
 
 
+class Link(Protocol):
+    """What is known of one link."""
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds that a transfer takes beside those of its bytes."""
+
+    @property
+    def byte_s(self) -> float:
+        """Seconds per byte."""
+
+    def seconds(self, transfer_bytes: float) -> float:
+        """Until the last byte is there, when nothing is ahead of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class LinkModel:
     """A link of which nothing is known but this."""
 
     latency_s: float = 0.002
     bytes_per_s: float = 10e9
+
+    @property
+    def byte_s(self) -> float:
+        return 1.0 / self.bytes_per_s
 
     def seconds(self, transfer_bytes: float) -> float:
         return self.latency_s + transfer_bytes / self.bytes_per_s
@@ -44,40 +69,48 @@ class LinkTimes:
         self._prior = prior or LinkModel()
         self._max_links = max_links
         self._lines: OrderedDict[Pair, _Line] = OrderedDict()
+        self._ports: dict[WorkerId, Port] = {}
 
-    def observe(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: int, seconds: float) -> None:
-        """A pull is complete. What cannot be is ignored."""
+    def observe(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: int, seconds: float, ended_s: float) -> None:
+        """A pull is complete, and took so long, until ``ended_s`` on the router's clock. What cannot be is ignored."""
         if transfer_bytes <= 0 or not _SHORTEST_S < seconds < _LONGEST_S:
             return
-        known = self._line(prefill, decode)
+        port = self._ports.setdefault(decode, Port())
+        spell = port.pulled(prefill, transfer_bytes, ended_s - seconds, ended_s)
+        if spell is not None and spell.seconds > _SHORTEST_S:
+            self._learn(decode, spell)
+
+    def _learn(self, decode: WorkerId, spell: Spell) -> None:
+        pairs = _pairs(spell.sender or _EVERYWHERE, decode)
+        known, seconds = self._known(pairs), spell.seconds
         if known is not None:
-            expected_s = known.seconds(transfer_bytes)
+            expected_s = known.seconds(spell.moved_bytes)
             seconds = min(expected_s * _CLIP, max(expected_s / _CLIP, seconds))
-        for pair in _pairs(prefill, decode):
+        for pair in dict.fromkeys(pairs):
             line = self._lines.get(pair)
             if line is None:
                 line = self._lines[pair] = _Line(self._prior.latency_s)
-            line.add(transfer_bytes, seconds)
+            line.add(spell.moved_bytes, seconds)
             self._lines.move_to_end(pair)
         while len(self._lines) > self._max_links:
             self._lines.popitem(last=False)
 
-    def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
-        """Seconds until the last byte is there, when nothing is ahead of it but the usual."""
-        line = self._line(prefill, decode)
-        return self._prior.seconds(transfer_bytes) if line is None else line.seconds(transfer_bytes)
+    def link(self, prefill: WorkerId, decode: WorkerId) -> Link:
+        """The one between these two; changes with what is observed."""
+        return self._known(_pairs(prefill, decode)) or self._prior
 
     def forget(self, worker: WorkerId) -> None:
         """The worker is no member any more."""
         for pair in [pair for pair in self._lines if worker in pair]:
             del self._lines[pair]
+        self._ports.pop(worker, None)
 
     def __len__(self) -> int:
         return len(self._lines)
 
-    def _line(self, prefill: WorkerId, decode: WorkerId) -> _Line | None:
-        """The finest that is known well enough."""
-        for pair in _pairs(prefill, decode):
+    def _known(self, pairs: Iterable[Pair]) -> _Line | None:
+        """The first that is known well enough."""
+        for pair in pairs:
             line = self._lines.get(pair)
             if line is not None and line.count >= _ENOUGH:
                 return line

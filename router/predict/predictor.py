@@ -13,7 +13,7 @@ from router.plan import WorkerView
 from router.predict.errors import PredictionErrors, Quantity
 from router.predict.extra import Extra
 from router.predict.lengths import OutputLengths
-from router.predict.links import LinkModel, LinkTimes
+from router.predict.links import Link, LinkModel, LinkTimes
 from router.predict.odds import Odds
 from router.predict.step_models import StepModels
 
@@ -54,8 +54,9 @@ class Predictor:
         """How long this worker's steps take; both sides of the model are always filled in."""
         return self._steps.of(seen.card.worker, seen.card.role, seen.load.step)
 
-    def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
-        return self._links.transfer_s(prefill, decode, transfer_bytes)
+    def link(self, prefill: WorkerId, decode: WorkerId) -> Link:
+        """What is known of the way from one to the other."""
+        return self._links.link(prefill, decode)
 
     def expected_output(self, model: str, tenant: str, prompt_tokens: int, max_tokens: int, emitted: int = 0) -> float:
         """Tokens still to come, on average."""
@@ -94,11 +95,18 @@ class Predictor:
         self.errors.observe(Quantity.QUEUE, predicted_s, happened_s, role)
 
     def observe_transfer(
-        self, prefill: WorkerId, decode: WorkerId, transfer_bytes: int, tokens: int, happened_s: float, predicted_s: float | None = None
+        self,
+        prefill: WorkerId,
+        decode: WorkerId,
+        transfer_bytes: int,
+        tokens: int,
+        happened_s: float,
+        ended_s: float,
+        predicted_s: float | None = None,
     ) -> None:
-        """KV of so many tokens was pulled. ``tokens`` 0: nobody knows of how many."""
+        """KV of so many tokens was pulled, until ``ended_s``. ``tokens`` 0: nobody knows of how many."""
         self.errors.observe(Quantity.TRANSFER, predicted_s, happened_s)
-        self._links.observe(prefill, decode, transfer_bytes, happened_s)
+        self._links.observe(prefill, decode, transfer_bytes, happened_s, ended_s)
         if transfer_bytes > 0 and tokens > 0:
             kept = 1.0 - 1.0 / _KV_MEMORY if self._kv_tokens > 1.0 else 0.0  # the first one replaces what was a guess
             self._kv_bytes = self._kv_bytes * kept + transfer_bytes

@@ -117,7 +117,7 @@ def test_routers_predict_from_it() -> None:
     assert predictor.step_model(seen(P)) == step_model_by_name(H100)
     assert predictor.step_model(seen(D)) == step_model_by_name(H200)
     assert predictor.kv_bytes_per_token == 131_072
-    assert predictor.transfer_s(WorkerId("p"), WorkerId("d"), 1e9) == pytest.approx(1.5)
+    assert predictor.link(WorkerId("p"), WorkerId("d")).seconds(1e9) == pytest.approx(1.5)
 
 
 def test_without_it_they_have_a_guess() -> None:
@@ -125,7 +125,7 @@ def test_without_it_they_have_a_guess() -> None:
     predictor = Foresight.of_config(config()).predictor
     assert predictor.step_model(seen(P)) == DEFAULT
     assert predictor.kv_bytes_per_token == 131_072
-    assert predictor.transfer_s(WorkerId("p"), WorkerId("d"), 10e9) == pytest.approx(1.002)
+    assert predictor.link(WorkerId("p"), WorkerId("d")).seconds(10e9) == pytest.approx(1.002)
 
 
 def test_the_index_has_the_configured_budget() -> None:

@@ -13,11 +13,13 @@ import pytest
 from core.ids import Epoch, RequestId, WorkerId
 from core.step_model import StepModel
 from core.worker import AdapterLoad, EngineFacts, OthersLoad, Role, WorkerCard, WorkerLoad, WorkerState
+from router.arrivals import Arrival
 from router.balancer.balancer import Balancer
 from router.balancer.candidates import candidates
 from router.balancer.joint import Joint
 from router.balancer.pricing import SWITCHES
 from router.plan import Ask, Books, Plan, Scored, WorkerView
+from router.predict.links import LinkModel
 
 FACTS = EngineFacts(
     block_size_tokens=16, num_blocks=10_000, max_model_len=100_000, max_num_seqs=64, max_num_batched_tokens=1000, adapter_slots=2
@@ -39,8 +41,8 @@ class Known:
     def step_model(self, seen: WorkerView) -> StepModel:
         return MODEL
 
-    def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
-        return transfer_bytes / self.bytes_per_s
+    def link(self, prefill: WorkerId, decode: WorkerId) -> LinkModel:
+        return LinkModel(0.0, self.bytes_per_s)
 
     def ttft_late_s(self, role: Role, promised_s: float) -> float:
         return 0.0
@@ -214,9 +216,10 @@ def test_a_promise_is_worth_a_detour() -> None:
 def test_others_keep_their_promises() -> None:
     """A worker where many have little slack left gets no prompt to compute while another one's have plenty."""
 
-    def with_slack(slack_s: float, token_slack_s: float = 0.0) -> dict[str, Any]:
+    def with_slack(slack_s: float, token_slack_s: float = 0.0, of_five: int = 5) -> dict[str, Any]:
+        token_slacks_s = (token_slack_s,) * 20 * of_five + (9.0,) * 20 * (5 - of_five)
         books = Books(decoding=20, context_tokens=20_000, finishes_s=(1e9,) * 20, slacks_s=(100.0 + slack_s,) * 100, stalled_s=100.0)
-        books = replace(books, token_slack_s=token_slack_s)
+        books = replace(books, token_slacks_s=token_slacks_s)
         return {"books": books, "legs": 20}
 
     workers = cluster("d0", "d1", d0=with_slack(0.05), d1=with_slack(5.0))
@@ -228,6 +231,8 @@ def test_others_keep_their_promises() -> None:
     # In chunks that they can all bear it breaks nothing, unless somebody is to be handed over there: a chunk leaves no room to begin.
     workers = cluster("d0", d0=with_slack(0.05, token_slack_s=0.2))
     assert price(Plan(D0, D0), question, workers).breaks == 0
+    short = cluster("d0", d0=with_slack(0.05, of_five=1))
+    assert price(Plan(D0, D0), question, short).breaks == pytest.approx(20 / 5), "one of five likely lengths cannot bear it"
     expecting = replace(workers[D0], books=replace(workers[D0].books, handovers=1))
     assert price(Plan(D0, D0), question, {D0: expecting}).breaks == 20
 
@@ -235,7 +240,7 @@ def test_others_keep_their_promises() -> None:
 def test_a_full_worker_is_waited_for() -> None:
     """Where a prefill worker will have room soon, a prompt waits rather than hold up answers elsewhere; not where it would be late."""
     full = {**busy_prefill(3000), "outstanding_prefill_tokens": 3000, "max_prefill_tokens": 3000}
-    books = Books(decoding=20, context_tokens=20_000, finishes_s=(1e9,) * 20, slacks_s=(0.05,) * 100, token_slack_s=0.0)
+    books = Books(decoding=20, context_tokens=20_000, finishes_s=(1e9,) * 20, slacks_s=(0.05,) * 100, token_slacks_s=(0.0,) * 100)
     busy = {"books": books, "legs": 20}
     workers = cluster("p0", "d0", p0=full, d0=busy)
     decision = Balancer(joint()).choose(ask(1000, tpot_s=0.1, ttft_s=5.0), workers)
@@ -253,13 +258,22 @@ def test_handovers_to_come_are_held_up_by_a_prompt() -> None:
     for _ in range(40):
         policy.chosen(ask(), Scored(Plan(P0, D0), 0.0, ""))
     assert price(Plan(D0, D0), question, workers, policy).breaks > 1
-    # And a fifth of a promise beyond those, where several such prompts would break it; less, if it is short; none where none is given.
-    misses = {}
-    for tokens, answer in ((1000, 8.0), (1000, 50.0), (200, 3.0), (200, 8.0)):
-        question = ask(tokens, answer, likely_tokens=(answer,) * 5, tpot_s=0.05)
-        misses[tokens, answer] = price(Plan(D0, D0), question, workers, policy).terms["misses"]
-    assert misses == pytest.approx({(1000, 8.0): 6.0, (1000, 50.0): 0.0, (200, 3.0): 6.0 * 0.02 / 0.05, (200, 8.0): 0.0}, abs=0.02)
-    assert price(Plan(D0, D0), ask(10_000), workers, policy).terms["misses"] == 0
+
+
+def test_a_port_takes_one_after_the_other() -> None:
+    """KV waits behind what others pull there, so it goes where that is less; what is ready behind it does not hold it up."""
+    question = ask(1000, 20.0, likely_tokens=(20.0,) * 5, tpot_s=0.05)
+    in_s = price(Plan(P0, D0), question, cluster(*ALL)).prompt_s
+    arrivals = [Arrival(49.9, 0.3, True), Arrival(50.0 + in_s / 2, 0.2, False), Arrival(51.0, 5.0, False)]
+    workers = cluster(*ALL, d0={"books": Books(decoding=3, handovers=3, arrivals=arrivals)})
+    waits, free = (price(Plan(P0, decode), question, workers) for decode in (D0, D1))
+    assert waits.moves_s == free.moves_s == pytest.approx(0.1), "100 MB at 1 GB/s"
+    assert waits.terms["transfer"] - free.terms["transfer"] == pytest.approx(49.9 + 0.3 + 0.2 - 50.0 - in_s)
+    others = WorkerLoad(free_blocks=10_000, num_blocks=10_000, others=OthersLoad(2, arriving_tokens=2000))
+    told = price(Plan(P0, D0), question, cluster(*ALL, d0={"load": others}))
+    assert told.terms["transfer"] - free.terms["transfer"] == pytest.approx(0.2 - in_s), "what others have handed over comes first"
+    pairs = [Plan(prefill, decode) for prefill in (P0, P1) for decode in (D0, D1)]
+    assert min(joint().score(question, pairs, workers), key=lambda each: each.cost).plan.decode == D1
 
 
 def test_when_the_first_token_comes_of_one_that_has_to_wait() -> None:
@@ -272,7 +286,7 @@ def test_when_the_first_token_comes_of_one_that_has_to_wait() -> None:
     assert joint().soonest_s(question, workers, 6000, everywhere=True) == pytest.approx(0.25 + 0.11 + 6000 / (4 * speed))
     soonest_s = joint().soonest_s(replace(question, tpot_s=1.0), workers, 6000, everywhere=True)
     assert soonest_s == pytest.approx(0.25 + own_s + 6000 / (2 * speed))
-    books = Books(decoding=20, context_tokens=20_000, finishes_s=(1e9,) * 20, slacks_s=(0.05,) * 100, token_slack_s=0.0)
+    books = Books(decoding=20, context_tokens=20_000, finishes_s=(1e9,) * 20, slacks_s=(0.05,) * 100, token_slacks_s=(0.0,) * 100)
     harmed = {**workers, D0: seen("d0", books=books)}
     assert joint().soonest_s(question, harmed, 6000, everywhere=True) == pytest.approx(0.25 + 0.11 + 6000 / (3 * speed))
     alike = {worker: workers[worker] for worker in (D0, D1)}

@@ -14,6 +14,7 @@ from router.balancer.candidates import Alone, candidates
 from router.balancer.joint import Joint
 from router.balancer.price_parts import TERMS
 from router.plan import Ask
+from router.predict.links import LinkModel
 
 
 class Links(Known):
@@ -23,9 +24,9 @@ class Links(Known):
         self._links: dict[tuple[WorkerId, WorkerId], float] = {}
         self._gbps, self._slower, self._rng = gbps, slower, rng
 
-    def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
+    def link(self, prefill: WorkerId, decode: WorkerId) -> LinkModel:
         gbps = self._links.setdefault((prefill, decode), self._gbps * (self._slower if self._rng.random() < 0.5 else 1.0))
-        return 0.002 + transfer_bytes / (gbps * 1e9 / 8)
+        return LinkModel(0.002, gbps * 1e9 / 8)
 
 
 def regrets(workers: int, decisions: int, links: tuple[float, float], hit: float, without: str = "blur") -> list[float]:

@@ -20,14 +20,14 @@ def add(leg: str, kind: LegKind, tokens: int) -> AddLeg:
 
 
 def test_others_are_all_but_the_one_that_is_told() -> None:
-    """Prompts count until their first token, contexts from then on, and grow; a pull is a leg and nothing more."""
+    """Prompts count until their first token, contexts from then on, and grow; a pull is to come until then."""
     book = LegBook()
     book.enter(ONE, add("w", LegKind.WHOLE, 100))
     book.enter(ONE, add("d", LegKind.DECODE, 40))
     book.enter(TWO, add("p", LegKind.PREFILL, 7))
-    assert book.others(TWO) == OthersLoad(legs=2, prompt_tokens=100)
+    assert book.others(TWO) == OthersLoad(legs=2, prompt_tokens=100, arriving_tokens=40)
     assert book.others(ONE) == OthersLoad(legs=1, prompt_tokens=7)
-    assert book.others(RouterId("three")) == OthersLoad(legs=3, prompt_tokens=107)
+    assert book.others(RouterId("three")) == OthersLoad(legs=3, prompt_tokens=107, arriving_tokens=40)
     for tokens in (1, 3, 0):
         for leg in ("w", "d"):
             seen = book.get(LegId(leg))
@@ -74,6 +74,7 @@ def test_sums_are_those_of_the_legs(events: list[tuple[str, int, RouterId, LegKi
             prompt_tokens=sum(leg.tokens for leg in legs if leg.computes_prompt and not leg.has_token),
             decoding=sum(leg.has_token for leg in legs),
             context_tokens=sum(leg.tokens + leg.told_tokens for leg in legs if leg.has_token),
+            arriving_tokens=sum(leg.tokens for leg in legs if not leg.computes_prompt and not leg.has_token),
         )
     for name in known:
         book.end(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from router.balancer.registry import POLICIES, make_policy
 from router.balancer.round_robin import RoundRobin
 from router.balancer.sglang_cache_aware import SglangCacheAware
 from router.plan import Ask, Books, Plan, View, WorkerView
+from router.predict.links import LinkModel
 
 READY, DRAINING = WorkerState.READY, WorkerState.DRAINING
 FACTS = EngineFacts(16, 1_000_000, 100_000, 512, 2048)
@@ -44,8 +46,8 @@ class Foreseen:
     def step_model(self, seen: WorkerView) -> StepModel:
         return STEP
 
-    def transfer_s(self, prefill: WorkerId, decode: WorkerId, transfer_bytes: float) -> float:
-        return 0.0
+    def link(self, prefill: WorkerId, decode: WorkerId) -> LinkModel:
+        return LinkModel(0.0, math.inf)
 
     def ttft_late_s(self, role: Role, promised_s: float) -> float:
         return 0.0

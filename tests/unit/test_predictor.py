@@ -93,10 +93,10 @@ def test_kv_bytes_are_learnt_from_transfers() -> None:
     """The first one replaces the guess; pulls of which nobody knows the tokens teach the link only."""
     predictor = Predictor(kv_bytes_per_token=1000.0)
     assert predictor.kv_bytes_per_token == 1000.0
-    predictor.observe_transfer(WorkerId("p"), WorkerId("d"), 10**9, 0, 0.5)
+    predictor.observe_transfer(WorkerId("p"), WorkerId("d"), 10**9, 0, 0.5, 1.0)
     assert predictor.kv_bytes_per_token == 1000.0
     for tokens in (10, 90, 400):
-        predictor.observe_transfer(WorkerId("p"), WorkerId("d"), tokens * 64, tokens, 0.1, predicted_s=0.2)
+        predictor.observe_transfer(WorkerId("p"), WorkerId("d"), tokens * 64, tokens, 0.1, 2.0, predicted_s=0.2)
     assert predictor.kv_bytes_per_token == pytest.approx(64)
     assert predictor.errors.bias(Quantity.TRANSFER) == pytest.approx(1.0)
 
