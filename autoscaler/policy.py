@@ -125,11 +125,11 @@ class ScalerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """By how much the share of the demand that both pools keep up with has to rise for workers to change roles."""
     relabel_rest_s: float = 30.0
     """No worker changes back before this."""
-    shrink_margin: float = 0.15
+    shrink_margin: float = 0.05
     """A worker goes only if the others could do with so much more demand than there is."""
     shrink_after_s: float | None = None
     """And only if that was so for so long. None: as long as ``patience_s`` has it."""
-    shrink_every_s: float = 60.0
+    shrink_every_s: float = 30.0
     shrink_share: float = 0.3
     """Part of a pool that leaves at once; one worker at least."""
     zero_after_s: float = 600.0

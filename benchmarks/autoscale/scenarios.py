@@ -15,8 +15,8 @@ from simulation.traces import Trace, TraceRequest, mooncake
 BLOCK_TOKENS = 128
 TRACES = Path(__file__).parents[1] / "traces"
 DAY_S = 2400.0
-_DAYS = 3
-_DAYS_REQUESTS = 8000
+_DAYS = 2
+_DAYS_REQUESTS = 12_000
 _BASE, _BURST = 0.75, 3.75
 _BURST_S = (1200.0, 1800.0)
 _LONG_S = 3600.0
@@ -27,7 +27,7 @@ _SHIFT_RATES = 2.0, 4.0
 
 
 def day(seed: int) -> Trace:
-    """The first 8,000 of Mooncake's conversations in their order, lengths and prefixes as they are, at times that follow three days of 40
+    """The first 12,000 of Mooncake's conversations in their order, lengths and prefixes as they are, at times that follow two days of 40
     minutes each: four times as many requests at noon as at midnight."""
     trace = mooncake(TRACES / "mooncake_conversation.jsonl.xz", random.Random(seed)).in_blocks_of(BLOCK_TOKENS)
     requests = trace.requests[:_DAYS_REQUESTS]
