@@ -142,8 +142,10 @@ class Foresight:
         chosen, timeline = entry.chosen, entry.timeline
         if chosen is not None and chosen.plan.is_split and timeline.transfer_bytes:
             plan, tokens = chosen.plan, timeline.transferred_tokens
-            began_s = timeline.began_s + (timeline.handed_off_s or 0.0)  # pulls begin when they are asked for, or a step later
-            moved = (timeline.transfer_bytes, tokens, timeline.transfer_s, began_s + timeline.transfer_s)
+            ended_s = (timeline.handed_off_s or 0.0) + timeline.transfer_s  # pulls begin when they are asked for, or a step later
+            if timeline.decoding_s is not None:
+                ended_s = min(ended_s, timeline.decoding_s)  # whatever a worker says: what ends hours from now would be all that is learnt
+            moved = (timeline.transfer_bytes, tokens, timeline.transfer_s, timeline.began_s + ended_s)
             self.predictor.observe_transfer(plan.prefill, plan.decode, *moved, chosen.terms.get("transfer"))
 
     def queued(self, entry: Entry, card: WorkerCard, queue_s: float) -> None:

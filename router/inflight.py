@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,8 @@ class Work:
 class _Entry:
     worker: WorkerId
     work: Work
+    number: int
+    """In the order of coming."""
     answered: bool = False
     pending_tokens: int = 0
     made_tokens: int = 0
@@ -99,6 +102,8 @@ class _Shelf:
     slacks_s: list[float] = field(default_factory=list)
     token_slacks_s: list[float] = field(default_factory=list)
     stalled_s: float = 0.0
+    promised: dict[int, _Entry] = field(default_factory=dict)
+    """Those with slack, by number."""
     handovers: int = 0
     arrivals: list[Arrival] = field(default_factory=list)
 
@@ -116,6 +121,7 @@ class InFlight:
         self._legs: dict[LegId, _Entry] = {}
         self._plans: dict[RequestId, _Entry] = {}
         self._shelves: dict[WorkerId, _Shelf] = {}
+        self._numbers = itertools.count()
         self.changed: set[WorkerId] = set()
 
     def sent(self, leg: LegId, worker: WorkerId, work: Work, now: float) -> None:
@@ -162,8 +168,27 @@ class InFlight:
         """The leg finished, failed, was refused or aborted."""
         entry = self._legs.pop(leg, None)
         if entry is not None:
-            self._computed(leg, entry, self._shelves[entry.worker], now)
+            shelf = self._shelves[entry.worker]
+            if not entry.answered:
+                self._spare(leg, entry, shelf, now)
+            self._computed(leg, entry, shelf, now)
             self._drop(entry)
+
+    def _spare(self, leg: LegId, entry: _Entry, shelf: _Shelf, now: float) -> None:
+        """What of its prompt was not computed holds nobody up. To those that came behind it, it counted as over."""
+        is_first = leg == next(iter(shelf.prompts), None)
+        spared_s = entry.work.stall_s - (now - shelf.head_since_s if is_first else 0.0)
+        if spared_s <= 0.0:
+            return
+        shelf.stalled_s -= spared_s
+        for number, other in reversed(shelf.promised.items()):
+            if number <= entry.number:
+                return
+            slack = other.work.slack
+            assert slack is not None
+            self._take_slacks(other, shelf)
+            other.late_s -= spared_s
+            self._put_slacks(other, slack, shelf)
 
     def _computed(self, leg: LegId, entry: _Entry, shelf: _Shelf, now: float) -> None:
         """Nothing of its prompt is left to be computed."""
@@ -208,7 +233,7 @@ class InFlight:
 
     def _add(self, worker: WorkerId, work: Work) -> _Entry:
         shelf = self._shelves.setdefault(worker, _Shelf())
-        entry = _Entry(worker, work, pending_tokens=work.context_tokens)
+        entry = _Entry(worker, work, next(self._numbers), pending_tokens=work.context_tokens)
         shelf.prefill_tokens += work.prefill_tokens
         shelf.uncached_tokens += work.uncached_tokens
         shelf.squares += work.squares
@@ -229,6 +254,7 @@ class InFlight:
         if work.slack is not None:
             entry.lengths, entry.late_s = list(work.slack.lengths), shelf.stalled_s
             self._put_slacks(entry, work.slack, shelf)
+            shelf.promised[entry.number] = entry
         self.changed.add(worker)
         return entry
 
@@ -250,6 +276,7 @@ class InFlight:
         if work.finishes_s is not None:
             del shelf.finishes_s[bisect_left(shelf.finishes_s, work.finishes_s)]
         self._take_slacks(entry, shelf)
+        shelf.promised.pop(entry.number, None)
         self._arrived(entry, shelf)
         self.changed.add(entry.worker)
 

@@ -37,8 +37,11 @@ class Port:
         """Until then, time has been counted with earlier spells."""
 
     def pulled(self, sender: WorkerId, moved_bytes: int, began_s: float, ended_s: float) -> Spell | None:
-        """A pull is complete. Returns the spell before it, where that is over."""
+        """A pull is complete. Returns the spell before it, where that is over. One that is told of when a later spell has begun, as its
+        answer had to wait, is not counted: between it and that spell the port may have been idle."""
         over, began_s = self._spell, max(began_s, self._counted_s)
+        if over is not None and ended_s < over.began_s:
+            return None
         if over is not None and began_s < over.ended_s and over.pulls < _MOST:
             over.pulls += 1
             over.moved_bytes += moved_bytes

@@ -54,6 +54,8 @@ class Follower:
         """The connection broke: nothing is known of the worker until it is heard again."""
         self._index.forget(self._worker)
         self._sequence, self._heard_at_s = None, -math.inf
+        self._parts, self._last_part = set(), None
+        self._number += 1  # parts that were on their way are read late: the ones before them are forgotten
 
     def _changes(self, changes: KVChanges, now: float) -> WantKV | None:
         if self._sequence is None:

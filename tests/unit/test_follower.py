@@ -126,9 +126,20 @@ def test_a_lost_worker_is_forgotten_and_followed_anew(followed: Followed) -> Non
     followed.hears(pulse(), snapshot(1, 5, 1, 2))
     followed.follower.lost()
     assert followed.known == set()
-    assert followed.hears(changes(6, 3)) == [2]
-    assert followed.hears(snapshot(1, 5, 1), snapshot(2, 7, 8), changes(8, 9)) == []
+    assert followed.hears(changes(6, 3)) == [3]
+    assert followed.hears(snapshot(1, 5, 1), snapshot(3, 7, 8), changes(8, 9)) == []
     assert followed.known == {8, 9}
+
+
+def test_an_answer_that_a_break_cuts_in_two_is_none(followed: Followed) -> None:
+    """Its last part is read behind the break: with those that were forgotten it would look like all there is."""
+    followed.hears(pulse(5), snapshot(1, 5, 1, 2, last=False), snapshot(1, 5, 3, part=1, last=False))
+    followed.follower.lost()
+    assert followed.hears(snapshot(1, 5, 4, part=2)) == []
+    assert not followed.follower.is_current
+    assert followed.hears(pulse(5)) == [3]
+    assert followed.hears(snapshot(3, 5, 1, 2, 3, 4)) == []
+    assert followed.known == {1, 2, 3, 4}
 
 
 class Wire:

@@ -95,6 +95,25 @@ def test_prompts_use_up_the_slack_of_those_that_decode() -> None:
     assert books.books(D).broken_by(9.0) == 0
 
 
+def test_a_prompt_that_is_not_computed_holds_nobody_up() -> None:
+    """Refused or aborted: those that were there have their slack again, and those that came behind it have no more than theirs."""
+    books, prompt_, later = InFlight(), LegId("c:0"), LegId("d:0")
+    books.sent(A, D, Work(0, 0, 40, 30, 9.0, Slack(0.02, (11.0,) * SLACKS)), 0.0)
+    for _ in range(9):
+        books.sent(prompt_, D, Work(30, 30, 40, 30, 9.0, Slack(0.01, (11.0,) * SLACKS), stall_s=0.3), 1.0)
+        books.ended(prompt_, 1.0)
+    assert [books.books(D).broken_by(stall_s) for stall_s in (0.19, 0.21)] == [0, 1]
+    books.sent(prompt_, D, Work(30, 30, 40, 30, 9.0, None, stall_s=0.3), 1.0)
+    books.sent(B, D, Work(30, 30, 40, 30, 9.0, Slack(0.01, (11.0,) * SLACKS), stall_s=0.5), 1.0)
+    books.sent(later, D, Work(0, 0, 40, 30, 9.0, Slack(0.05, (11.0,) * SLACKS)), 1.0)
+    books.ended(B, 1.0)
+    books.ended(prompt_, 1.1)  # a third of it was computed
+    assert [books.books(D).broken_by(stall_s) for stall_s in (0.09, 0.11, 0.49, 0.51)] == [0, 1, 1, 2]
+    for leg in (A, later):
+        books.ended(leg, 2.0)
+    assert books.books(D).slacks_s == ()
+
+
 def test_a_longer_answer_has_more_slack() -> None:
     """Each token behind the first gains some. Who has outgrown a likely length is of the longer ones, or becomes twice as long as it is."""
     books = InFlight()

@@ -79,6 +79,15 @@ def test_pulls_that_share_a_port_do_not_look_like_a_slow_link(together: bool) ->
     assert links.link(P, D).seconds(500 * MB) == pytest.approx(0.5, rel=0.1)
 
 
+def test_a_pull_that_is_told_of_late_does_not_look_like_a_slow_link() -> None:
+    """Its answer waited for a place in the batch, and others were pulled and answered meanwhile: the time between them was idle."""
+    links = LinkTimes(LinkModel(latency_s=0.001, bytes_per_s=1e9))
+    for round_ in range(50):
+        for ended_s in (0.1, 5.1, 1.1):
+            links.observe(P, D, 100 * MB, 0.1, 10.0 * round_ + ended_s)
+    assert links.link(P, D).seconds(100 * MB) == pytest.approx(0.1, rel=0.1)
+
+
 def test_forgets_workers_and_is_bounded() -> None:
     """A worker that is gone takes its pairs with it; the longest unused go first."""
     links = LinkTimes(max_links=50)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from core.ids import Epoch, WorkerId
+from core.ids import Epoch, LegId, RequestId, WorkerId
 from core.metrics.predictions import ERROR_BUCKETS
 from core.step_model import StepModel
 from core.worker import EngineFacts, Role, WorkerCard, WorkerLoad, WorkerState
-from router.plan import WorkerView
+from engine.base import Transfer
+from router.foresight import Foresight
+from router.plan import Plan, Scored, WorkerView
 from router.predict.errors import PredictionErrors, Quantity
 from router.predict.extra import Extra
 from router.predict.predictor import Predictor
 from router.predict.step_models import DEFAULT
+from router.timeline import Timeline
 
 FULL, TWICE = StepModel(1, 2, 3, 4, 5, 6), StepModel(2, 4, 6, 8, 10, 12)
 DECODES = StepModel(0, 0, 0, 7, 8, 9)
@@ -99,6 +104,17 @@ def test_kv_bytes_are_learnt_from_transfers() -> None:
         predictor.observe_transfer(WorkerId("p"), WorkerId("d"), tokens * 64, tokens, 0.1, 2.0, predicted_s=0.2)
     assert predictor.kv_bytes_per_token == pytest.approx(64)
     assert predictor.errors.bias(Quantity.TRANSFER) == pytest.approx(1.0)
+
+
+def test_a_worker_that_tells_of_endless_pulls_ends_nothing_for_those_behind() -> None:
+    """What a link can do is still learnt from them, whatever was said once."""
+    foresight, prefill, decode = Foresight(), WorkerId("p"), WorkerId("d")
+    chosen = Scored(Plan(prefill, decode), 0.0, "", {"transfer": 0.1})
+    for number in range(100):
+        timeline = Timeline(RequestId("r"), "r", 0.0, 10.0 * number, 1000, 10, handed_off_s=1.0, decoding_s=1.3)
+        timeline.moved(Transfer(LegId("r.0"), 10**8, 0.2 if number else 9000.0))
+        foresight.handed_over(cast(Any, SimpleNamespace(chosen=chosen, timeline=timeline)))
+    assert foresight.predictor.link(prefill, decode).seconds(10**8) == pytest.approx(0.2, rel=0.1)
 
 
 def test_the_error_of_a_first_token_is_that_of_the_decision() -> None:

@@ -94,7 +94,7 @@ def test_promises_and_facts_together() -> None:
     prefixes.sent(A, asked, 0.0)
     prefixes.lost(A)
     assert prefixes.cached_tokens(asked, 1.0) == {B: 64}
-    assert prefixes.heard(A, PULSE, 1.0) == WantKV(2)
+    assert prefixes.heard(A, PULSE, 1.0) == WantKV(3)
     prefixes.leave(B)
     assert prefixes.cached_tokens(asked, 1.0) == {}
 
