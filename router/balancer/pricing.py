@@ -139,11 +139,18 @@ class Pricing:
             if self._counts_misses and first.stall_s > 0.0:
                 place = self._place(worker)
                 found = self._held_up(place.seen, first)
-                if first.comes:
+                unknown = first.comes * first.stall_s + self._unknown(place.seen)
+                if unknown:
                     late = self._part_broken(place, first.queue_s + first.stall_s) - self._part_broken(place, first.queue_s)
-                    found += first.comes * first.stall_s * late
+                    found += unknown * late
             self._harms[worker] = found
         return found
+
+    def _unknown(self, seen: WorkerView) -> int:
+        """Other routers' requests that are handed over to the worker, or decode there where none of this router's does."""
+        others = seen.load.others
+        arriving = others.legs - others.decoding if others.arriving_tokens else 0
+        return arriving if seen.books.decoding else others.decoding + arriving
 
     def _held_up(self, seen: WorkerView, first: Prompt) -> float:
         """Of those that are there, or are known to come, how many break their promises for a prompt computed there.
@@ -152,7 +159,7 @@ class Pricing:
         those that are handed over meanwhile are not let in before it is done: what of a step's tokens the running ones leave is its.
         """
         broken, books = self._breaks(seen, first.stall_s), seen.books
-        if not broken or books.handovers:
+        if not broken or books.handovers or seen.load.others.arriving_tokens:
             return broken
         return min(broken, self._with_others(seen, books.broken_by_steps(first.step_stall_s)))
 

@@ -260,6 +260,22 @@ def test_handovers_to_come_are_held_up_by_a_prompt() -> None:
     assert price(Plan(D0, D0), question, workers, policy).breaks > 1
 
 
+def test_others_requests_are_held_up_by_a_prompt() -> None:
+    """Whom other routers hand over, and who decodes for them where this one has nobody: as many of them as of requests like this one."""
+    question = ask(10_000, 100.0, likely_tokens=(5.0, 5.0, 50.0, 500.0, 500.0), tpot_s=0.05)
+
+    def breaks(others: OthersLoad, own: int = 0) -> float:
+        load = WorkerLoad(free_blocks=10_000, num_blocks=10_000, others=others)
+        books = Books(decoding=own, context_tokens=100 * own, finishes_s=(1e9,) * own, slacks_s=(9.0,) * 5 * own)
+        return price(Plan(D0, D0), question, cluster("p0", "d0", d0={"load": load, "books": books})).breaks
+
+    assert breaks(OthersLoad()) == 0
+    some = breaks(OthersLoad(legs=10, decoding=10, context_tokens=1000))
+    assert some == pytest.approx(10 * 1 / 5), "those of 5 tokens bear not even their hand-over, those of 500 bear the prompt"
+    assert breaks(OthersLoad(legs=15, decoding=10, context_tokens=1000, arriving_tokens=500)) == pytest.approx(15 * 1 / 5)
+    assert breaks(OthersLoad(legs=15, decoding=10, context_tokens=1000, arriving_tokens=500), own=2) == pytest.approx(5 * 1 / 5)
+
+
 def test_a_port_takes_one_after_the_other() -> None:
     """KV waits behind what others pull there, so it goes where that is less; what is ready behind it does not hold it up."""
     question = ask(1000, 20.0, likely_tokens=(20.0,) * 5, tpot_s=0.05)
