@@ -14,11 +14,11 @@ from core.ids import WorkerId
 from router.predict.port import Port, Spell
 
 _ENOUGH = 5
-"""Transfers over a link before it is known by itself."""
+"""Spells of a link before it is known by itself."""
 _MEMORY = 32
-"""Transfers after which an old one counts for a third."""
+"""Spells after which an old one counts for a third."""
 _CLIP = 2.0
-"""Times its prediction, or parts of it, that a transfer counts as at most."""
+"""Times its prediction, or parts of it, that a spell counts as at most."""
 _LATENCY_DOUBT = 7.0
 """Times itself by which the prior's latency may be off."""
 _LEAST_LATENCY_S = 1e-4
