@@ -10,7 +10,7 @@ import msgspec
 from core.step_model import StepModel
 from core.worker import Role
 
-_STARTS, _PATIENCE_S = 2.0, (60.0, 300.0)
+_PATIENCE_S = (60.0, 300.0)
 """Of ``ScalerPolicy.patience_s``."""
 
 ForecastName = Literal["best", "last", "trend", "seasonal"]
@@ -146,13 +146,14 @@ class ScalerPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("utilisation is between 0 and 1, both excluded: at 1 a queue has no end")
 
     def patience_s(self, start_up_s: float) -> float:
-        """For how long an idle worker is kept, unless that is said: twice as long as another one takes to start, one to five minutes.
+        """For how long an idle worker is kept, unless that is said: as long as another one takes to start, one to five minutes.
 
-        One that was kept idle for as long as a start takes has cost what starting another would. Twice, for promises are broken meanwhile.
+        By then it has cost what starting another would: whatever comes, that is never more than twice what the best would have cost who
+        knew it beforehand (ski rental: Karlin et al., Competitive snoopy caching, 1988).
         """
         if self.shrink_after_s is not None:
             return self.shrink_after_s
-        return max(_PATIENCE_S[0], min(_STARTS * start_up_s, _PATIENCE_S[1]))
+        return max(_PATIENCE_S[0], min(start_up_s, _PATIENCE_S[1]))
 
 
 def minutes_of(clock: str) -> int:

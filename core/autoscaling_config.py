@@ -111,7 +111,7 @@ class AutoscalingConfig(Section):
     relabel_rest_s: float = Field(default=30.0, ge=0)
     """No worker changes back before this."""
     shrink_after_s: float | None = Field(default=None, ge=0)
-    """A worker goes only if it could have been done without for so long. None: twice as long as workers take to start, 60 to 300 s."""
+    """A worker goes only if it could have been done without for so long. None: as long as workers take to start, 60 to 300 s."""
     shrink_every_s: float = Field(default=30.0, ge=0)
     """And only so long after the last one went."""
     zero_after_s: float = Field(default=600.0, ge=0)
