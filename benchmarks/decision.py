@@ -5,12 +5,13 @@ part of the prompt in their caches. What is timed is ``Balancer.choose``, candid
 
 Then all that a router does for a request's plan, by the production router in a simulated cluster under load: ``Placing.decide``
 (looking the prompt up, what is expected of it, its likely lengths and slacks, the choice, the refusal, the books), and the keys of a
-prompt of that length, hashed as production does. CPU time of one thread: other work on the machine does not count, but for its share
-of the caches.
+prompt of that length, hashed as production does. Libraries are out of the garbage collector's sight, as in a router (``core/heap.py``).
+CPU time of one thread: other work on the machine does not count, but for its share of the caches.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import statistics
@@ -137,6 +138,7 @@ def main() -> None:
         rng = random.Random(7)
         quantiles: Sequence[float] = statistics.quantiles(times_s(cluster(workers, rng), rng), n=100)
         print(f"{workers:7} | {quantiles[49] * 1e3:6.2f} | {quantiles[98] * 1e3:6.2f} | {target_ms:g}", flush=True)
+    gc.freeze()
     logging.disable(logging.CRITICAL)  # of requests that the clusters refuse
     print("\nall of it, under load\nworkers | decisions | p50 ms | p99 ms | without keys | target p99 ms")
     for workers in LOADED:
