@@ -1,8 +1,8 @@
 """A worker's inside: one engine, one socket, and the legs that routers asked for. No Ray here; ``cluster.actor`` hosts it.
 
-One loop, eight tasks: messages in, engine steps out, a pulse, lost connections, a watch on the engine, its sleep, KV events in, and
-out what routers want of them. The worker's role is nowhere in here: it can do every kind of leg. Shutdown order: take no new leg, let
-the running ones end or have them moved, stop the tasks, close the socket, stop the engine.
+One loop, nine tasks: messages in, engine steps out, a pulse, news between pulses, lost connections, a watch on the engine, its sleep,
+KV events in, and out what routers want of them. The worker's role is nowhere in here: it can do every kind of leg. Shutdown order: take
+no new leg, let the running ones end or have them moved, stop the tasks, close the socket, stop the engine.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from cluster.messages import (
     decode_from_router,
     worker_mismatch,
 )
+from cluster.others_told import NEWS_PER_PULSE, OthersTold
 from cluster.rest import Rest
 from cluster.step_fit import StepFit
 from cluster.worker_tally import WorkerTally
@@ -120,6 +121,7 @@ class WorkerRuntime:
         self._spans = spans or LegSpans(worker)
         self._deliveries = Deliveries(self._legs, handlers, self._spans)
         self._routers: set[RouterId] = set()
+        self._others_told = OthersTold()
         self._connection_lost = asyncio.Event()
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -135,7 +137,7 @@ class WorkerRuntime:
 
         Raises whatever else ends one of the loops: a worker that still answers but hears nothing would be worse than none.
         """
-        own = (self._step, self._listen, self._pulse, self._notice_losses, self._follow_kv_events)
+        own = (self._step, self._listen, self._pulse, self._tell_news, self._notice_losses, self._follow_kv_events)
         loops = (*own, self._publisher.run, self._watch.run, self._rest.run)
         tasks = [asyncio.create_task(loop(), name=loop.__qualname__) for loop in loops]
         try:
@@ -209,7 +211,9 @@ class WorkerRuntime:
 
     def _told_to(self, router: RouterId, load: WorkerLoad) -> WorkerLoad:
         """The load as this router is to know it: it has its own legs in its own books."""
-        return msgspec.structs.replace(load, others=self._legs.others(router))
+        others = self._legs.others(router)
+        self._others_told.told(router, others)
+        return msgspec.structs.replace(load, others=others)
 
     @property
     def idle(self) -> bool:
@@ -353,6 +357,16 @@ class WorkerRuntime:
             except TimeoutError:
                 pass
 
+    async def _tell_news(self) -> None:
+        """Of other routers' legs, to those who would hear of them with the next pulse only."""
+        while True:
+            await asyncio.sleep(self._pulse_s / NEWS_PER_PULSE)
+            for router in tuple(self._routers):
+                if not self._others_told.is_news(router, self._legs.others(router)):
+                    continue
+                if not await self._end.send(router, self._pulse_for(router)):
+                    await self._router_gone(router)
+
     async def _notice_losses(self) -> None:
         """Has the next pulse sent at once, which finds out whose connection it was."""
         while True:
@@ -380,6 +394,7 @@ class WorkerRuntime:
     async def _router_gone(self, router: RouterId) -> None:
         """Nobody is left to read this router's legs or to use its kept KV: all of it is freed now."""
         self._routers.discard(router)
+        self._others_told.forget(router)
         self._spans.router_gone(router)
         self._deliveries.router_gone(router)
         self._publisher.leave(router)

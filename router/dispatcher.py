@@ -270,6 +270,8 @@ class Dispatcher:
                 self._steps.pass_on(entry, instruction, output)
             elif isinstance(instruction, i.AskPlan):
                 self._plan(entry, instruction)
+            elif isinstance(instruction, i.AskDecode):
+                self._hand_over(entry, instruction.order)
             elif isinstance(instruction, i.SendLeg):
                 if not self._legs.send(entry, instruction):
                     self._leg_refused(entry, e.Refused(instruction.leg, f"{instruction.worker} cannot be reached any more"))
@@ -297,6 +299,13 @@ class Dispatcher:
         self._tell(entry, event)
         if isinstance(event, e.Planned):
             self._room.placed(entry)
+
+    def _hand_over(self, entry: Entry, order: i.AskPlan) -> None:
+        began_s = self._stopwatch()
+        plan, decided = self._placing.hand_over(entry, order)
+        if decided:
+            self.tally.decided(Decided.HANDED_OVER, self._stopwatch() - began_s)
+        self._tell(entry, e.Planned(plan))
 
     def _leg_refused(self, entry: Entry, event: e.Refused) -> None:
         entry.timeline.refusals += 1

@@ -1,6 +1,6 @@
 """One request as a pure state machine: what happened comes in, what to do comes out.
 
-    PLANNING --Planned, split--> PREFILLING --LegOutput, more to come--> DECODING --LegOutput, finished--> DONE
+    PLANNING --Planned, split--> PREFILLING --LegOutput, Planned anew--> DECODING --LegOutput, finished--> DONE
      |    ^  --Planned, whole--> DECODING                                    |
      |    |                         |                                        |
      |    +-- Refused, WorkerLost, LegFailed, MoveAsked: go on behind the tokens that are out, elsewhere
@@ -39,7 +39,7 @@ from router.events import (
     WorkerBack,
     WorkerLost,
 )
-from router.instructions import AbortLeg, AskPlan, Fail, Finished, Instruction, Pass, Pause, SendLeg, Wait
+from router.instructions import AbortLeg, AskDecode, AskPlan, Fail, Finished, Instruction, Pass, Pause, SendLeg, Wait
 from router.plan import Plan
 from router.retry import Retry
 from router.traits import Traits
@@ -190,7 +190,8 @@ class Flow:
             self._emit(output.tokens)
             if output.finish is Finish.STOP:
                 return [Pass.ON, *self._end()]
-        return [Pass.ON_UNFINISHED if counts else Pass.HOLD, *self._decode(self._plan.decode)]
+        decode = [AskDecode(self._ask())] if self.kept is not None else self._decode(self._plan.decode)
+        return [Pass.ON_UNFINISHED if counts else Pass.HOLD, *decode]
 
     def _emit(self, tokens: list[int]) -> None:
         self.emitted += tokens

@@ -162,7 +162,9 @@ class Foresight:
     def finished(self, entry: Entry, card: WorkerCard) -> None:
         """It has all its tokens, the last from that worker."""
         timeline, chosen, asked = entry.timeline, entry.chosen, entry.asked
-        predicted = asked.expected_tokens if asked is not None and timeline.attempts == 1 else None
+        predicted = None
+        if asked is not None and timeline.attempts == 1:
+            predicted = asked.expected_tokens + timeline.max_tokens - asked.max_tokens  # and those that it had then
         tenant = entry.service.tenant
         self.predictor.observe_finished(entry.adapter or self._model, tenant, timeline.prompt_tokens, timeline.output_tokens, predicted)
         happened_s = timeline.tpot_s

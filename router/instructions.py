@@ -31,6 +31,13 @@ class AskPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class AskDecode:
+    """Its prompt has just been computed: who decodes, as things are now? Whoever the plan says, unless there is reason for another."""
+
+    order: AskPlan
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Put the request into the queue; it wants to be woken when somebody has room."""
 
@@ -75,4 +82,4 @@ class Finished:
     """Nothing more will come; forget the request."""
 
 
-Instruction = Pass | AskPlan | Wait | Pause | SendLeg | AbortLeg | Fail | Finished
+Instruction = Pass | AskPlan | AskDecode | Wait | Pause | SendLeg | AbortLeg | Fail | Finished

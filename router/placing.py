@@ -14,7 +14,7 @@ from router.balancer.balancer import Balancer
 from router.early_refusal import Predicted, early_refusal, never_in_time
 from router.entry import Entry
 from router.foresight import Foresight
-from router.plan import Ask, Decision, Scored, View, WorkerView
+from router.plan import Ask, Decision, Plan, Scored, View, WorkerView
 from router.room import no_room_to_prefill
 from router.waiting import UNKNOWN, Rank, Waiting
 from router.waiting_room import WaitingRoom
@@ -89,6 +89,26 @@ class Placing:
         if chosen.plan.is_split and order.keeper is None:
             self._workers.inflight.planned(entry.flow.request, chosen.plan.decode, entry.work_to_come(ask.now_s))
         return e.Planned(chosen.plan)
+
+    def hand_over(self, entry: Entry, order: i.AskPlan) -> tuple[Plan, bool]:
+        """Who decodes a prompt that has just been computed, and whether that was decided now.
+
+        What was planned holds as long as this router knows of all that happens there. Where others have work, theirs has come meanwhile:
+        each router plans ahead for itself, and several would hand over to the same worker.
+        """
+        chosen, view = entry.chosen, self._workers.view()
+        assert chosen is not None
+        planned, seen = chosen.plan, view.get(chosen.plan.decode)
+        if not self._balancer.binds_late or (seen is not None and not seen.load.others.legs):
+            return planned, False
+        self._workers.inflight.unplanned(entry.flow.request)
+        ask = self._foresight.ask(entry, order, self._clock())
+        decision = self._balancer.choose(ask, view)
+        if decision.chosen is None:
+            return planned, True
+        entry.timeline.handed_over(ask, decision, self._clock() - entry.timeline.began_s)
+        entry.placed(ask, decision.chosen)
+        return decision.chosen.plan, True
 
     def could_go_elsewhere(self, entry: Entry, worker: WorkerId) -> bool:
         """Whether somebody has room for a request whose worker has to go. If not it runs on, and the worker asks again."""

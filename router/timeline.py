@@ -103,6 +103,12 @@ class Timeline:
             plan = decision.chosen.plan
             self.prefill_worker, self.decode_worker = plan.prefill, plan.decode
 
+    def handed_over(self, ask: Ask, decision: Decision, now_s: float) -> None:
+        """Who decodes was decided anew, ``now_s`` after arrival: the same attempt goes on."""
+        self.considered(ask, decision, now_s)
+        if decision.chosen is not None:
+            self.policy_reason, self.decode_worker = decision.chosen.reason, decision.chosen.plan.decode
+
     def moved(self, transfer: Transfer) -> None:
         """A KV pull for this request finished."""
         self.transfer_bytes += transfer.transfer_bytes

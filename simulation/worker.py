@@ -11,6 +11,7 @@ from typing import Any
 from cluster.admission import Admission
 from cluster.leg_book import Leg, LegBook
 from cluster.messages import AbortLegs, AddLeg, FromRouter, Hello, LegKind, Pulse, Refused, StepOutputs, WantKV
+from cluster.others_told import OthersTold
 from core.handle import KVHandle
 from core.ids import LegId, RouterId
 from core.step_model import StepModel
@@ -77,6 +78,7 @@ class SimWorker:
         self.engine = engine
         self.links: dict[RouterId, SimLink] = {}
         self.legs = LegBook()
+        self._others_told = OthersTold()
         self.adapters = SimAdapters(engine)
         self.leases = LeaseTable()
         self.pulls = Pulls(card.worker, engine, clock, network, self._live, pull_timeout_s)
@@ -294,12 +296,17 @@ class SimWorker:
         handles: Mapping[LegId, KVHandle] | None = None,
         waited_s: Mapping[LegId, float] | None = None,
     ) -> None:
-        load, transfers = self.load(self.legs.others(router)), self._transfers.pop(router, ())
+        load, transfers = self._load_for(router), self._transfers.pop(router, ())
         self.links[router].tell(StepOutputs(self.card.epoch, load, dict(handles or {}), transfers, dict(waited_s or {})), outputs)
 
     def _pulse(self) -> None:
         for router, link in self.links.items():
-            link.tell(Pulse(self.card.epoch, self.load(self.legs.others(router)), self._news.sequence))
+            link.tell(Pulse(self.card.epoch, self._load_for(router), self._news.sequence))
+
+    def _load_for(self, router: RouterId) -> WorkerLoad:
+        others = self.legs.others(router)
+        self._others_told.told(router, others)
+        return self.load(others)
 
     def _tell_news(self) -> None:
         self._news_due = False
@@ -310,8 +317,8 @@ class SimWorker:
             self.links[router].tell(changes)
 
     def _report(self) -> None:
-        if self.engine.busy:
-            for router in self.links:
+        for router in self.links:
+            if self.engine.busy or self._others_told.is_news(router, self.legs.others(router)):
                 self._tell(router, ())
 
     def _every(self, first_s: float, period_s: float, what: Callable[[], None]) -> None:

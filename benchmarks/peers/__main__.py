@@ -2,8 +2,8 @@
 
     python -m benchmarks.peers --trace azure_code --requests 300 --rate 8 --slowdown 10
 
-Needs pip to have ai-dynamo; its environment is made in --cache at the first run. Takes about slowdown * requests / rate seconds for
-each of the two, and a minute to start.
+Needs pip to have ai-dynamo; its environment is made in --cache at the first run. The beginning of a trace has a
+rate of its own, which is said; each of the two takes slowdown * requests / that rate seconds, a minute to start and one to warm up.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ from benchmarks.servers import ROOT
 from deploy.demo_model import VOCAB_SIZE
 from simulation.goodput import Objective, Outcome, outcome
 from simulation.record import Record
-from simulation.traces import Trace, TraceRequest, azure, mooncake
+from simulation.traces import Trace, azure, mooncake
 
 SETTLE_S = 3.0
 """Between ready and the first request: workers are known before what they publish is subscribed to, and Baton's tell of themselves every
 ``slowdown`` times 0.3 seconds."""
+_WARM_UP_PER_WORKER = 40
+_WARM_UP_RATE = 16.0
+"""Per second, in the trace's time."""
 HEAD = "| system | good requests | TTFT p50 / p90 / p99 s | TPOT p50 / p90 / p99 ms | late TTFT, TPOT, both | failed |"
 
 
@@ -55,16 +58,19 @@ def main() -> None:
             continue
         with _said(name), start() as url:
             time.sleep(SETTLE_S + 0.6 * fleet.slowdown)
-            _warm_up(url, fleet)
+            _warm_up(url, fleet, trace)
             records = asyncio.run(drive(url, "demo", trace, slowdown=fleet.slowdown, vocab_size=VOCAB_SIZE))
         print(_row(name, outcome(records, objective)), flush=True)
         _say_failures(records)
 
 
-def _warm_up(url: str, fleet: Fleet) -> None:
-    """Some short requests first. Raises RuntimeError if any fails: then nothing is worth measuring."""
-    requests = [TraceRequest(0.1 * number, 64, 4, (-1 - number,)) for number in range(4 * (fleet.prefill + fleet.decode))]
-    records = asyncio.run(drive(url, "demo", Trace("warm-up", requests, 64), slowdown=1.0, vocab_size=VOCAB_SIZE))
+def _warm_up(url: str, fleet: Fleet, like: Trace) -> None:
+    """Requests of the trace's lengths first, one by one at a light rate, that nothing of the trace begins with: enough of them that each
+    worker knows how fast it is. Raises RuntimeError if any fails: then nothing is worth measuring."""
+    some = like.requests[: _WARM_UP_PER_WORKER * (fleet.prefill + fleet.decode)]
+    own = [replace(each, arrival_s=number / _WARM_UP_RATE, block_hashes=(-1 - number,)) for number, each in enumerate(some)]
+    trace = Trace("warm-up", own, fleet.max_model_len)
+    records = asyncio.run(drive(url, "demo", trace, slowdown=fleet.slowdown, vocab_size=VOCAB_SIZE))
     if failures := {record.failure for record in records if record.failure}:
         raise RuntimeError(f"the first requests failed: {failures}")
 

@@ -105,6 +105,8 @@ class Decided(StrEnum):
     """What came of looking for workers."""
 
     PLANNED = "planned"
+    HANDED_OVER = "handed_over"
+    """Who decodes, looked at anew when the prompt was computed."""
     NO_ROOM = "no_room"
     REFUSED = "refused"
 

@@ -95,6 +95,11 @@ class Balancer:
         some = self._some(ask, view)
         return self._predicts.soonest_s(ask, some, ahead_tokens * len(some) / len(view), self._policy.alone is Alone.DECODE)
 
+    @property
+    def binds_late(self) -> bool:
+        """Whether who decodes is decided again when the prompt is computed."""
+        return self._policy.binds_late
+
     def follow(self, ask: Ask, chosen: Scored) -> None:
         """A decision is carried out. One that is not has no part in what policies remember."""
         self._policy.chosen(ask, chosen)

@@ -53,6 +53,9 @@ class Policy(ABC):
     alone: ClassVar[Alone] = Alone.NEVER
     """Whom it considers for a whole request beside the pairs."""
 
+    binds_late: ClassVar[bool] = False
+    """Whether it is asked again who decodes when the prompt is computed, where other routers' work has come in between."""
+
     @abstractmethod
     def score(self, ask: Ask, candidates: Sequence[Plan], view: View) -> list[Scored]:
         """One cost and reason per candidate, in the same order. ``candidates`` is never empty; all its workers are in

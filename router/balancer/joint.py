@@ -33,6 +33,8 @@ _HERD = 0.1
 class Joint(Policy):
     """``without`` is for ablations: see ``SWITCHES``."""
 
+    binds_late = True
+
     def __init__(self, predictions: Predictions, rng: random.Random, without: frozenset[str] = frozenset()) -> None:
         unknown = without - SWITCHES
         if unknown:

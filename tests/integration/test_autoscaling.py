@@ -1,5 +1,5 @@
 """The autoscaler on a running cluster, real Ray and real clock: a burst, limits, a controller that is killed while workers
-start and while there is nothing to do, and back; to nothing, and back.
+start, while one drains and while there is nothing to do, and back; to nothing, and back.
 
 One prefill and two decode workers to begin with, simulated, and so slow that a few requests a second keep them busy: what is tested is not
 how fast this machine is. The controller asks the router itself. Numbers are over ten seconds, and workers go fifteen seconds after they are
@@ -9,6 +9,7 @@ of no use any more; the last ones when nobody has asked for anything for forty s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,6 +32,10 @@ PER_S = 3.0
 """Requests per second, with such prompts two and a half workers' worth; with prompts of twice the length more than there may be."""
 LONG = 64
 """Tokens of an answer; so many requests a second are five decode workers' worth of them."""
+VERY_LONG = 900
+"""A minute and a half of two at once: longer than it takes to see that a decode worker is of no use, and the controller to come back."""
+ONLY_ONE = 1 / 600
+"""Requests per second, in a test that does not last so long."""
 SCALING = scaling_args(least=0, most_prefill=3, most_decode=2, zero_after_s=40, relabel_rest_s=5, shrink_after_s=15, shrink_every_s=0.5)
 
 
@@ -186,6 +191,29 @@ async def test_the_controller_is_killed_at_rest(cluster: Cluster) -> None:
         assert {pool["role"]: pool["horizon_s"] for pool in newest(cluster)["pools"]} == horizons
     assert set(clients.statuses) == {200}
     await until(lambda: counts(cluster) == {"prefill": 1, "decode": 1}, 60.0, "all that were of no use have gone")
+
+
+async def test_the_controller_is_killed_while_a_worker_drains(cluster: Cluster) -> None:
+    """The worker that the scaler had sent away goes on draining under the next controller, and goes: nobody else goes in its place, it is
+    not called back, and nobody is started for it. What still runs on it is answered whole."""
+    clients = Clients(cluster.url)
+    async with clients.coming(1.0, PROMPT_TOKENS // 8, LONG):
+        await until(lambda: counts(cluster) == {"prefill": 1, "decode": 2}, 90.0, "decode has two")
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(4):
+            await stack.enter_async_context(clients.coming(ONLY_ONE, PROMPT_TOKENS // 8, VERY_LONG))
+        await until(lambda: in_state(cluster, "draining", "decode"), 90.0, "one decode worker is of no use, and drains")
+        [going] = in_state(cluster, "draining", "decode")
+        before = {worker["worker"]: worker["pid"] for worker in cluster.status()["workers"]}
+        await next_controller(cluster)
+        [still] = in_state(cluster, "draining", "decode")
+        assert (still["worker"], still["pid"], still["epoch"]) == (going["worker"], going["pid"], going["epoch"])
+        assert told(cluster)["wanted"]["decode"] == 1
+        await until(lambda: going["pid"] not in processes(cluster), 90.0, "it has gone")
+        ready = {name: worker["pid"] for name, worker in cluster.workers().items()}
+        assert ready == {name: pid for name, pid in before.items() if name != going["worker"]}
+        assert processes(cluster) == set(ready.values())
+    assert set(clients.statuses) == {200}
 
 
 def test_the_plans_are_told(cluster: Cluster) -> None:

@@ -151,6 +151,20 @@ async def test_a_router_is_told_what_others_have_there(stage: Stage[Asker]) -> N
     await assert_eventually(lambda: two.all(Pulse)[-1].load.others == OthersLoad(), 10.0, "nothing is left of it")
 
 
+async def test_a_router_without_legs_hears_of_others_before_the_next_pulse(stage: Stage[Asker]) -> None:
+    """That another router's prompt has come, and that it has ended. Of the tokens between nothing is said for their own sake."""
+    worker = await stage.worker(pulse_s=18.0)
+    one, two = stage.router(worker), stage.router(worker)
+    two.greet()
+    await two.hears(Pulse)
+    worker.gate.shut()
+    one.add("a", 40, max_tokens=5)
+    await assert_eventually(lambda: two.all(Pulse)[-1].load.others.prompt_tokens == 40, 12.0, "its prompt is there")
+    worker.gate.open()
+    await assert_eventually(lambda: two.all(Pulse)[-1].load.others == OthersLoad(), 12.0, "it has ended")
+    assert len(two.all(Pulse)) <= 4
+
+
 async def test_a_refused_request_is_not_even_read(stage: Stage[Asker]) -> None:
     """Reading takes longer than refusing, most of all for what is refused most: long prompts."""
     worker = await stage.worker(PoolConfig(max_prefill_tokens=32, headroom_tokens=0))

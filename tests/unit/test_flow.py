@@ -30,7 +30,7 @@ from router.events import (
     WorkerLost,
 )
 from router.flow import Flow, Phase
-from router.instructions import AbortLeg, AskPlan, Fail, Finished, Instruction, Pass, Pause, SendLeg, Wait
+from router.instructions import AbortLeg, AskDecode, AskPlan, Fail, Finished, Instruction, Pass, Pause, SendLeg, Wait
 from router.plan import Plan
 from router.retry import Retry
 from router.traits import Traits
@@ -69,14 +69,14 @@ def ask(*excluded: WorkerId, keeper: WorkerId | None = None) -> AskPlan:
     return AskPlan(frozenset(excluded), keeper)
 
 
-BEGUN: list[Event] = [SPLIT, KEPT, LegOutput(L1, [8])]
+BEGUN: list[Event] = [SPLIT, KEPT, SPLIT, LegOutput(L1, [8])]
 """Decoding, the prompt's KV was read, two tokens are out."""
 
 TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
     # the KV that nobody read
     "decoding, the prompt was computed again: the kept KV is let go": (
         COUNTS,
-        [SPLIT, KEPT, LegOutput(L1, [8], recomputed=True)],
+        [SPLIT, KEPT, SPLIT, LegOutput(L1, [8], recomputed=True)],
         Phase.DECODING,
         [Pass.ON, AbortLeg(L0, P)],
     ),
@@ -109,42 +109,51 @@ TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
     "waiting, aborted": (COUNTS, [NoRoom(), Aborted()], Phase.DONE, [Finished()]),
     "waiting with a computed prompt, woken": (
         COUNTS,
-        [SPLIT, KEPT, Refused(L1, "full"), NoRoom(), Woken()],
+        [SPLIT, KEPT, SPLIT, Refused(L1, "full"), NoRoom(), Woken()],
         Phase.PLANNING,
         [ask(keeper=P)],
     ),
     "waiting with a computed prompt, its lease is over": (
         COUNTS,
-        [SPLIT, KEPT, Refused(L1, "full"), NoRoom(), Woken(handle_alive=False)],
+        [SPLIT, KEPT, SPLIT, Refused(L1, "full"), NoRoom(), Woken(handle_alive=False)],
         Phase.PLANNING,
         [AbortLeg(L0, P), ask()],
     ),
     "waiting with a computed prompt, its keeper is lost": (
         COUNTS,
-        [SPLIT, KEPT, Refused(L1, "full"), NoRoom(), WorkerLost(P, "x"), Woken()],
+        [SPLIT, KEPT, SPLIT, Refused(L1, "full"), NoRoom(), WorkerLost(P, "x"), Woken()],
         Phase.PLANNING,
         [ask()],
     ),
     "waiting with a computed prompt, aborted": (
         COUNTS,
-        [SPLIT, KEPT, Refused(L1, "full"), NoRoom(), Aborted()],
+        [SPLIT, KEPT, SPLIT, Refused(L1, "full"), NoRoom(), Aborted()],
         Phase.DONE,
         [AbortLeg(L0, P), Finished()],
     ),
     # prefilling
-    "prefilled, kept": (
+    "prefilled, kept": (COUNTS, [SPLIT, KEPT], Phase.PLANNING, [Pass.ON_UNFINISHED, AskDecode(ask(keeper=P))]),
+    "prefilled, kept, aborted": (COUNTS, [SPLIT, KEPT, Aborted()], Phase.DONE, [AbortLeg(L0, P), Finished()]),
+    "prefilled, held": (HOLDS, [SPLIT, KEPT], Phase.PLANNING, [Pass.HOLD, AskDecode(ask(keeper=P))]),
+    "handed over to another one than was planned": (
         COUNTS,
-        [SPLIT, KEPT],
+        [SPLIT, KEPT, Planned(Plan(P, D2))],
         Phase.DECODING,
-        [Pass.ON_UNFINISHED, SendLeg(L1, D, LegKind.DECODE, handle=HANDLE, emitted=(7,))],
+        [SendLeg(L1, D2, LegKind.DECODE, handle=HANDLE, emitted=(7,))],
+    ),
+    "handed over": (
+        COUNTS,
+        [SPLIT, KEPT, SPLIT],
+        Phase.DECODING,
+        [SendLeg(L1, D, LegKind.DECODE, handle=HANDLE, emitted=(7,))],
     ),
     "prefilled, not kept": (COUNTS, [SPLIT, NOT_KEPT], Phase.DECODING, [Pass.ON_UNFINISHED, SendLeg(L1, D, LegKind.DECODE, emitted=(7,))]),
-    "prefilled, held": (HOLDS, [SPLIT, KEPT], Phase.DECODING, [Pass.HOLD, SendLeg(L1, D, LegKind.DECODE, handle=HANDLE)]),
+    "handed over, the token is held": (HOLDS, [SPLIT, KEPT, SPLIT], Phase.DECODING, [SendLeg(L1, D, LegKind.DECODE, handle=HANDLE)]),
     "prefilled, held, its thrown away token would have stopped": (
         HOLDS,
-        [SPLIT, LegOutput(L0, [7], Finish.STOP, HANDLE)],
+        [SPLIT, LegOutput(L0, [7], Finish.STOP, HANDLE), SPLIT],
         Phase.DECODING,
-        [Pass.HOLD, SendLeg(L1, D, LegKind.DECODE, handle=HANDLE)],
+        [SendLeg(L1, D, LegKind.DECODE, handle=HANDLE)],
     ),
     "prefilled, stopped at once, kept": (
         COUNTS,
@@ -159,7 +168,7 @@ TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
     "prefilling, its worker is unable": (COUNTS, [SPLIT, Refused(L0, "no such", unable=True)], Phase.PLANNING, [ask(P)]),
     "decoding, its worker is unable: another one reads the same KV": (
         COUNTS,
-        [SPLIT, KEPT, Refused(L1, "no such", unable=True)],
+        [SPLIT, KEPT, SPLIT, Refused(L1, "no such", unable=True)],
         Phase.PLANNING,
         [ask(D, keeper=P)],
     ),
@@ -171,7 +180,7 @@ TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
     ),
     "planning, nobody is able, with a computed prompt": (
         COUNTS,
-        [SPLIT, KEPT, Refused(L1, "no such", unable=True), GivenUp(FailKind.ABSENT, "no such")],
+        [SPLIT, KEPT, SPLIT, Refused(L1, "no such", unable=True), GivenUp(FailKind.ABSENT, "no such")],
         Phase.DONE,
         [AbortLeg(L0, P), Fail(FailKind.ABSENT, "no such"), Finished()],
     ),
@@ -192,38 +201,43 @@ TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
     # decoding
     "decoding, several tokens and the end": (
         COUNTS,
-        [SPLIT, KEPT, LegOutput(L1, [8, 9], Finish.LENGTH)],
+        [SPLIT, KEPT, SPLIT, LegOutput(L1, [8, 9], Finish.LENGTH)],
         Phase.DONE,
         [Pass.ON, Finished()],
     ),
     "decoding, error before it read": (
         COUNTS,
-        [SPLIT, KEPT, LegOutput(L1, [], Finish.ERROR)],
+        [SPLIT, KEPT, SPLIT, LegOutput(L1, [], Finish.ERROR)],
         Phase.DONE,
         [AbortLeg(L0, P), ENGINE_ERROR, Finished()],
     ),
-    "decoding, refused: another one reads the same KV": (COUNTS, [SPLIT, KEPT, Refused(L1, "full")], Phase.PLANNING, [ask(D, keeper=P)]),
+    "decoding, refused: another one reads the same KV": (
+        COUNTS,
+        [SPLIT, KEPT, SPLIT, Refused(L1, "full")],
+        Phase.PLANNING,
+        [ask(D, keeper=P)],
+    ),
     "decoding, refused, planned": (
         COUNTS,
-        [SPLIT, KEPT, Refused(L1, "full"), Planned(Plan(P, D2))],
+        [SPLIT, KEPT, SPLIT, Refused(L1, "full"), Planned(Plan(P, D2))],
         Phase.DECODING,
         [SendLeg(L2, D2, LegKind.DECODE, handle=HANDLE, emitted=(7,))],
     ),
     "decoding, refused, planned on one worker": (
         COUNTS,
-        [SPLIT, KEPT, Refused(L1, "full"), Planned(Plan(P, P))],
+        [SPLIT, KEPT, SPLIT, Refused(L1, "full"), Planned(Plan(P, P))],
         Phase.DECODING,
         [AbortLeg(L0, P), SendLeg(L2, P, LegKind.WHOLE, emitted=(7,))],
     ),
     "decoding, refused, planned from the start": (
         COUNTS,
-        [SPLIT, KEPT, Refused(L1, "full"), Planned(Plan(P2, D2))],
+        [SPLIT, KEPT, SPLIT, Refused(L1, "full"), Planned(Plan(P2, D2))],
         Phase.PREFILLING,
         [AbortLeg(L0, P), SendLeg(L2, P2, LegKind.PREFILL, emitted=(7,))],
     ),
-    "decoding, refused, the token is held": (HOLDS, [SPLIT, KEPT, Refused(L1, "full")], Phase.PLANNING, [ask(D, keeper=P)]),
-    "decoding, lost, nothing is out": (HOLDS, [SPLIT, KEPT, WorkerLost(D, "x")], Phase.PLANNING, [AbortLeg(L0, P), ask(D)]),
-    "decoding, lost, the KV not yet read": (COUNTS, [SPLIT, KEPT, WorkerLost(D, "x")], Phase.PLANNING, [AbortLeg(L0, P), ask(D)]),
+    "decoding, refused, the token is held": (HOLDS, [SPLIT, KEPT, SPLIT, Refused(L1, "full")], Phase.PLANNING, [ask(D, keeper=P)]),
+    "decoding, lost, nothing is out": (HOLDS, [SPLIT, KEPT, SPLIT, WorkerLost(D, "x")], Phase.PLANNING, [AbortLeg(L0, P), ask(D)]),
+    "decoding, lost, the KV not yet read": (COUNTS, [SPLIT, KEPT, SPLIT, WorkerLost(D, "x")], Phase.PLANNING, [AbortLeg(L0, P), ask(D)]),
     "decoding, lost": (COUNTS, [*BEGUN, WorkerLost(D, "x")], Phase.PLANNING, [ask(D)]),
     "decoding, lost, goes on behind the tokens that are out": (
         COUNTS,
@@ -254,12 +268,17 @@ TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
     "decoding, asked to move, cannot be continued: it stays": (HOLDS, [*BEGUN, MoveAsked(L1, "x")], Phase.DECODING, []),
     "decoding, the keeper lost before the KV was surely read": (
         COUNTS,
-        [SPLIT, KEPT, WorkerLost(P, "x")],
+        [SPLIT, KEPT, SPLIT, WorkerLost(P, "x")],
         Phase.PLANNING,
         [AbortLeg(L1, D), ask(P)],
     ),
     "decoding, the keeper lost afterwards": (COUNTS, [*BEGUN, WorkerLost(P, "x")], Phase.DECODING, []),
-    "decoding, aborted before it read": (COUNTS, [SPLIT, KEPT, Aborted()], Phase.DONE, [AbortLeg(L1, D), AbortLeg(L0, P), Finished()]),
+    "decoding, aborted before it read": (
+        COUNTS,
+        [SPLIT, KEPT, SPLIT, Aborted()],
+        Phase.DONE,
+        [AbortLeg(L1, D), AbortLeg(L0, P), Finished()],
+    ),
     "decoding, aborted after it read": (COUNTS, [*BEGUN, Aborted()], Phase.DONE, [AbortLeg(L1, D), Finished()]),
     "whole, token": (WHOLE, [Planned(Plan(P, P)), LegOutput(L0, [7])], Phase.DECODING, [Pass.ON]),
     "whole, the end": (WHOLE, [Planned(Plan(P, P)), LegOutput(L0, [7], Finish.STOP)], Phase.DONE, [Pass.ON, Finished()]),
@@ -267,9 +286,9 @@ TABLE: dict[str, tuple[Traits, list[Event], Phase, list[Instruction]]] = {
     "whole, lost": (ONE, [Planned(Plan(P, P)), LegOutput(L0, [7]), WorkerLost(P, "x")], Phase.PLANNING, [ask(P)]),
     # what comes too late
     "an old leg's output": (COUNTS, [SPLIT, Refused(L0, "full"), Planned(Plan(P2, D)), KEPT], Phase.PREFILLING, []),
-    "an old leg's failure": (COUNTS, [SPLIT, KEPT, LegFailed(L0, "died")], Phase.DECODING, []),
-    "an old leg's refusal": (COUNTS, [SPLIT, KEPT, Refused(L0, "full")], Phase.DECODING, []),
-    "an old leg's wish to move": (COUNTS, [SPLIT, KEPT, MoveAsked(L0, "x")], Phase.DECODING, []),
+    "an old leg's failure": (COUNTS, [SPLIT, KEPT, SPLIT, LegFailed(L0, "died")], Phase.DECODING, []),
+    "an old leg's refusal": (COUNTS, [SPLIT, KEPT, SPLIT, Refused(L0, "full")], Phase.DECODING, []),
+    "an old leg's wish to move": (COUNTS, [SPLIT, KEPT, SPLIT, MoveAsked(L0, "x")], Phase.DECODING, []),
     "a stranger's leg": (COUNTS, [SPLIT, LegOutput(LegId("other:0"), [1])], Phase.PREFILLING, []),
 }
 
@@ -316,6 +335,7 @@ def test_excluded_workers_add_up_until_it_waited() -> None:
         Refused(L0, ""),
         Planned(Plan(P2, D)),
         LegOutput(L1, [1], Finish.LENGTH, handle_of(L1, P2)),
+        Planned(Plan(P2, D)),
         WorkerLost(D, "x"),
     ]
     assert after(HOLDS, *events)[1] == [AbortLeg(L1, P2), ask(P, D)]
@@ -406,10 +426,11 @@ def test_legs_are_what_the_request_holds() -> None:
     """Running legs and kept KV; tokens from decode prove that it was read."""
     for events, held in (
         ([SPLIT], {L0: P}),
-        ([SPLIT, KEPT], {L0: P, L1: D}),
+        ([SPLIT, KEPT], {L0: P}),
+        ([SPLIT, KEPT, SPLIT], {L0: P, L1: D}),
         ([SPLIT, NOT_KEPT], {L1: D}),
-        ([SPLIT, KEPT, LegOutput(L1, [8])], {L1: D}),
-        ([SPLIT, KEPT, LegOutput(L1, [8], Finish.STOP)], {}),
+        ([SPLIT, KEPT, SPLIT, LegOutput(L1, [8])], {L1: D}),
+        ([SPLIT, KEPT, SPLIT, LegOutput(L1, [8], Finish.STOP)], {}),
     ):
         assert after(COUNTS, *events)[0].legs == held
 
@@ -451,11 +472,12 @@ class Cluster:
                 assert number == 0
                 if instruction is not Pass.HOLD:
                     self.client += tokens
-            elif isinstance(instruction, AskPlan):
+            elif isinstance(instruction, AskPlan | AskDecode):
+                order = instruction.order if isinstance(instruction, AskDecode) else instruction
                 self.asks += 1
                 self.asked = True
                 kept = {leg.worker for leg in self.legs.values() if leg.keeps}
-                assert kept == ({instruction.keeper} if instruction.keeper is not None else set())
+                assert kept == ({order.keeper} if order.keeper is not None else set())
             elif isinstance(instruction, Wait | Pause):
                 self.sleeps = True
             elif isinstance(instruction, SendLeg):
@@ -632,10 +654,11 @@ def test_every_pair_of_events_from_every_phase() -> None:
         [],
         [SPLIT],
         [SPLIT, KEPT],
-        [SPLIT, KEPT, LegOutput(L1, [8])],
+        [SPLIT, KEPT, SPLIT],
+        [SPLIT, KEPT, SPLIT, LegOutput(L1, [8])],
         [SPLIT, Aborted()],
         [NoRoom()],
-        [SPLIT, KEPT, Refused(L1, "")],
+        [SPLIT, KEPT, SPLIT, Refused(L1, "")],
     ]
     events: list[Event] = [*AFTER_DONE, WorkerLost(D, ""), LegOutput(L1, [2], Finish.STOP), LegFailed(L1, ""), Refused(L1, "")]
     for how, begun in itertools.product((COUNTS, HOLDS, WHOLE, ONE), reached):

@@ -10,6 +10,7 @@ from core.step_model import StepModel
 from core.worker import Role
 from engine.sim_config import SimulatedEngineConfig
 from router.balancer.balancer import Balancer
+from router.balancer.joint import Joint
 from router.balancer.random_choice import Random
 from router.balancer.registry import make_policy
 from router.queue import QueueLimits
@@ -32,7 +33,7 @@ MESSAGE_S = 0.001
 
 def cluster(prefill=2, decode=2, *, policy="least_outstanding_tokens", engine=ENGINE, seed=1, **changes):
     pools = [Pool(Role.DECODE, decode, engine)] + ([Pool(Role.PREFILL, prefill, engine)] if prefill else [])
-    make = lambda rng, predictions: make_policy(policy, rng, predictions)  # noqa: E731
+    make = policy if callable(policy) else lambda rng, predictions: make_policy(policy, rng, predictions)
     return Cluster(ClusterSpec(pools, STEP, make, message_s=MESSAGE_S, **changes), seed)
 
 
@@ -100,6 +101,34 @@ def test_pulls_of_one_worker_share_its_port():
     seconds = sorted(record.tpot_s for record in records)
     assert seconds[0] == pytest.approx(alone_s, rel=0.1)
     assert seconds[1] == pytest.approx(2 * alone_s, rel=0.1)
+
+
+def test_a_router_hands_over_where_others_have_not():
+    """Two requests at the same moment by two routers, and neither knows the other's plan: about as often as not both plan for the same
+    decode worker. The one with the longer prompt, done later, goes to the other: what is pulled there already would come in before it."""
+    always_split = lambda rng, predictions: Joint(predictions, rng, frozenset({"alone"}))  # noqa: E731
+    planned, went = [], []
+    requests = [TraceRequest(0.0, 1280, 200), TraceRequest(0.0, 4096, 200)]
+    for seed in range(12):
+        sim = cluster(policy=always_split, routers=2, seed=seed, port=Port(gbps=8.0, latency_s=0.0))
+        records = sim.replay(Trace("two", requests, 64))
+        assert all(record.is_complete and record.was_split for record in records)
+        timelines = [timeline for router in sim.routers for timeline in router.dispatcher.timelines.newest(2)]
+        assert [(timeline.attempts, timeline.refusals) for timeline in timelines] == [(1, 0), (1, 0)]
+        planned.append({timeline.decisions[0].decision.chosen.plan.decode for timeline in timelines})
+        went.append({timeline.decode_worker for timeline in timelines})
+    assert any(len(workers) == 1 for workers in planned)
+    assert all(len(workers) == 2 for workers in went)
+
+
+def test_a_lone_router_hands_over_as_planned():
+    """Nothing has come in between that it does not know: who decodes is decided once."""
+    sim = cluster(policy="baton")
+    sim.replay(traffic())
+    timelines = sim.routers[0].dispatcher.timelines.newest(200)
+    split = [timeline for timeline in timelines if timeline.was_split]
+    assert len(split) > 20
+    assert all(len(timeline.decisions) == timeline.attempts for timeline in split)
 
 
 def test_a_prompt_that_is_cached_is_not_computed_again():
