@@ -46,7 +46,7 @@ goodput: setup ## Compare policies and set-ups on recorded traffic, simulated; w
 autoscale: setup ## Compare scalers on a day, a burst and a shift of lengths, simulated; writes docs/autoscaling.md (ARGS="--only burst" for one)
 	@$(BIN)/python -m benchmarks.autoscale $(ARGS)
 
-peers: setup ## Baton beside NVIDIA Dynamo, the same simulated workers and trace over HTTP; gets Dynamo with pip (ARGS="--rate 8")
+peers: setup ## Baton beside NVIDIA Dynamo, the same simulated workers and trace over HTTP; gets Dynamo with pip (ARGS="--rate 22")
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 planning: setup ## Run every `baton plan` of docs/planning.md anew, with its pictures: some minutes

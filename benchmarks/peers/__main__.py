@@ -1,6 +1,6 @@
-"""Baton beside NVIDIA Dynamo: the same simulated workers, the same trace, over HTTP; one row each.
+"""Baton beside NVIDIA Dynamo: the same simulated workers, the same trace, over HTTP; one row each. Then both rules on the virtual clock.
 
-    python -m benchmarks.peers --trace azure_code --requests 300 --rate 8 --slowdown 10
+    python -m benchmarks.peers --trace azure_code --requests 400 --rate 22 --slowdown 5
 
 Needs pip to have ai-dynamo; its environment is made in --cache at the first run. The beginning of a trace has a
 rate of its own, which is said; each of the two takes slowdown * requests / that rate seconds, a minute to start and one to warm up.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import random
 import shutil
 import sys
@@ -24,6 +25,7 @@ from benchmarks.peers.dynamo import VERSION, dynamo, environment
 from benchmarks.peers.fleet import Fleet
 from benchmarks.peers.model import tokenizer_only
 from benchmarks.peers.ours import ours
+from benchmarks.peers.virtual import virtual
 from benchmarks.servers import ROOT
 from deploy.demo_model import VOCAB_SIZE
 from simulation.goodput import Objective, Outcome, outcome
@@ -62,6 +64,11 @@ def main() -> None:
             records = asyncio.run(drive(url, "demo", trace, slowdown=fleet.slowdown, vocab_size=VOCAB_SIZE))
         print(_row(name, outcome(records, objective)), flush=True)
         _say_failures(records)
+    if arguments.only in (None, "virtual"):
+        logging.disable(logging.CRITICAL)  # refused requests are counted, not told
+        for policy, refuses in ((arguments.policy, True), ("dynamo_kv", False)):
+            records = virtual(fleet, policy, objective, trace, arguments.seed, refuses=refuses)
+            print(_row(f"virtual clock, {policy}{'' if refuses else ', nobody refused'}", outcome(records, objective)), flush=True)
 
 
 def _warm_up(url: str, fleet: Fleet, like: Trace) -> None:
@@ -78,9 +85,9 @@ def _warm_up(url: str, fleet: Fleet, like: Trace) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--trace", default="azure_code", choices=["azure_code", "mooncake_conversation"])
-    parser.add_argument("--requests", type=int, default=300, help="the trace's first so many")
-    parser.add_argument("--rate", type=float, default=8.0, help="requests per second, in the trace's time")
-    parser.add_argument("--slowdown", type=float, default=10.0)
+    parser.add_argument("--requests", type=int, default=400, help="the trace's first so many")
+    parser.add_argument("--rate", type=float, default=22.0, help="requests per second, in the trace's time")
+    parser.add_argument("--slowdown", type=float, default=5.0)
     parser.add_argument("--prefill", type=int, default=2, help="workers")
     parser.add_argument("--decode", type=int, default=2, help="workers")
     parser.add_argument("--timing", default="h100-llama-3.1-8b-tp1", help="step times, by name")
@@ -88,7 +95,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tpot-s", type=float, default=0.02)
     parser.add_argument("--policy", default="baton", help="Baton's")
     parser.add_argument("--seed", type=int, default=1, help="spreads Mooncake's requests over their ticks")
-    parser.add_argument("--only", choices=["dynamo", "baton"], help="one row")
+    parser.add_argument("--only", choices=["dynamo", "baton", "virtual"], help="that system only")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "peers")
     parser.add_argument("--python", default=shutil.which("python3.11") or sys.executable, help="makes Dynamo's environment")
     return parser.parse_args()

@@ -12,9 +12,11 @@ from aiohttp.test_utils import TestServer
 
 from benchmarks.peers.drive import drive, prompt_of
 from benchmarks.peers.fleet import Fleet
+from benchmarks.peers.virtual import virtual
 from core.config import BatonConfig
 from core.router_config import RouterConfig
 from engine.sim_config import SimulatedEngineConfig
+from simulation.goodput import Objective
 from simulation.traces import Trace, TraceRequest
 
 FLEET = Fleet("h100-llama-3.1-8b-tp1", slowdown=10.0, prefill=2, decode=2)
@@ -99,3 +101,15 @@ async def test_what_a_client_counts() -> None:
     assert (refused.failure, refused.is_complete) == ("429: full", False)
     assert broken.failure.startswith("ValueError: 0 tokens in 13 pieces")
     assert not broken.is_complete
+
+
+def test_the_virtual_clock_has_both_rules() -> None:
+    """Three times what two workers can do in time: with Baton's rule some are refused, and more are in time than with Dynamo's, by which
+    nobody is refused, and most are late."""
+    trace = Trace("much", [TraceRequest(0.03 * number, 4000, 8) for number in range(120)], 16)
+    objective, fleet = Objective(0.5, 0.02), Fleet("h100-llama-3.1-8b-tp1", 1.0, 1, 1)
+    ours = virtual(fleet, "baton", objective, trace, 1, refuses=True)
+    theirs = virtual(fleet, "dynamo_kv", objective, trace, 1, refuses=False)
+    assert not [record.failure for record in theirs if record.failure]
+    assert 20 < sum(bool(record.failure) for record in ours) < 100
+    assert sum(map(objective.is_met, ours)) > 2 * sum(map(objective.is_met, theirs)) > 0
