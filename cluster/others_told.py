@@ -5,8 +5,15 @@ from __future__ import annotations
 from core.ids import RouterId
 from core.worker import OthersLoad
 
-NEWS_PER_PULSE = 6
+_PER_PULSE = 6
 """So often between two pulses it is looked whether there is something to tell: at the usual 0.3 s, every 50 ms."""
+_ROUTERS = 4
+"""Of more routers, each is told less often: a thousand workers would otherwise keep twenty routers busy with nothing else."""
+
+
+def news_every_s(pulse_s: float, routers: int) -> float:
+    """How long a worker waits between two looks for news, if it pulses every ``pulse_s`` for so many routers."""
+    return pulse_s / _PER_PULSE * max(1.0, routers / _ROUTERS)
 
 
 class OthersTold:

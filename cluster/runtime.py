@@ -42,7 +42,7 @@ from cluster.messages import (
     decode_from_router,
     worker_mismatch,
 )
-from cluster.others_told import NEWS_PER_PULSE, OthersTold
+from cluster.others_told import OthersTold, news_every_s
 from cluster.rest import Rest
 from cluster.step_fit import StepFit
 from cluster.worker_tally import WorkerTally
@@ -360,7 +360,7 @@ class WorkerRuntime:
     async def _tell_news(self) -> None:
         """Of other routers' legs, to those who would hear of them with the next pulse only."""
         while True:
-            await asyncio.sleep(self._pulse_s / NEWS_PER_PULSE)
+            await asyncio.sleep(news_every_s(self._pulse_s, len(self._routers)))
             for router in tuple(self._routers):
                 if not self._others_told.is_news(router, self._legs.others(router)):
                     continue

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.others_told import OthersTold
+from cluster.others_told import OthersTold, news_every_s
 from core.ids import RouterId
 from core.worker import OthersLoad
 
@@ -37,3 +37,9 @@ def test_each_router_is_told_for_itself() -> None:
     assert (told.is_news(A, NOW), told.is_news(B, NOW)) == (False, True)
     told.forget(A)
     assert told.is_news(A, NOW)
+
+
+@pytest.mark.parametrize(("routers", "every_s"), [(0, 0.05), (1, 0.05), (4, 0.05), (8, 0.1), (24, 0.3)])
+def test_many_routers_are_told_less_often(routers: int, every_s: float) -> None:
+    """What a worker says in a second stays the same from four routers on; of twenty-four each hears no more than by pulses."""
+    assert news_every_s(0.3, routers) == pytest.approx(every_s)
