@@ -27,14 +27,10 @@ _SHIFT_RATES = 2.0, 4.0
 
 
 def day(seed: int) -> Trace:
-    """The first 12,000 of Mooncake's conversations in their order, lengths and prefixes as they are, and all of them a second time at once,
-    as other people's, at times that follow two days of 40 minutes each: four times as many requests at noon as at midnight."""
+    """The first 12,000 of Mooncake's conversations in their order, lengths and prefixes as they are, at times that follow two days of 40
+    minutes each: four times as many requests at noon as at midnight."""
     trace = mooncake(TRACES / "mooncake_conversation.jsonl.xz", random.Random(seed)).in_blocks_of(BLOCK_TOKENS)
-    once = trace.requests[:_DAYS_REQUESTS]
-    others = 1 + max(block for each in once for block in each.block_hashes)
-    requests = [
-        replace(each, block_hashes=tuple(block + people * others for block in each.block_hashes)) for each in once for people in (0, 1)
-    ]
+    requests = trace.requests[:_DAYS_REQUESTS]
     arrive = _times(lambda at_s: 1 - 0.6 * math.cos(at_s / DAY_S * 2 * math.pi), DAY_S * _DAYS, len(requests), random.Random(seed))
     return replace(trace, requests=[replace(each, arrival_s=at_s) for each, at_s in zip(requests, arrive, strict=True)])
 

@@ -44,7 +44,7 @@ elsewhere (docs/simulator.md). {GPUS} workers of one GPU each, step times `{MODE
 - The other columns are taken at the highest rate tried with which the set-up still reaches {SHARE:.0%}; where there is none, at the lowest.
   *by token*: good ones if every token has a deadline of its own, arrival + TTFT + i · TPOT. *worst gaps*: each request's longest gap
   between two tokens, mean over the worst tenth. *cached*: prompt tokens found in a cache. *split*: requests with two workers.
-- Every policy has the same queue, admission and late binding, which are the router's; in its own system it would not. Refusing early what
+- Every policy has the same queue and admission, and waits there for a worker with room; in its own system it would not. Refusing early what
   cannot be kept is the router's, too, and that the longest makes way: *own* are policies without, as in their own systems (Mooncake's
   refuses early; there the newest is refused); under *with our router* are the best of them with it. Each is shown at the ratio of prefill
   and decode workers (xPyD; A: aggregated) and the step size at which its goodput is the highest.
