@@ -94,21 +94,24 @@ class Placing:
         """Who decodes a prompt that has just been computed, and whether that was decided now.
 
         What was planned holds as long as this router knows of all that happens there. Where others have work, theirs has come meanwhile:
-        each router plans ahead for itself, and several would hand over to the same worker.
+        each router plans ahead for itself, and several would hand over to the same worker. Where nobody can decode it now, the plan holds,
+        too: its worker refuses, and that is where another beginning is found.
         """
-        chosen, view = entry.chosen, self._workers.view()
-        assert chosen is not None
-        planned, seen = chosen.plan, view.get(chosen.plan.decode)
+        planned = entry.chosen
+        assert planned is not None
+        seen = self._workers.view().get(planned.plan.decode)
         if not self._balancer.binds_late or (seen is not None and not seen.load.others.legs):
-            return planned, False
-        self._workers.inflight.unplanned(entry.flow.request)
+            return planned.plan, False
+        self._workers.inflight.unplanned(entry.flow.request)  # or it would make way for itself
         ask = self._foresight.ask(entry, order, self._clock())
-        decision = self._balancer.choose(ask, view)
-        if decision.chosen is None:
-            return planned, True
-        entry.timeline.handed_over(ask, decision, self._clock() - entry.timeline.began_s)
-        entry.placed(ask, decision.chosen)
-        return decision.chosen.plan, True
+        decision = self._balancer.choose(ask, self._workers.view())
+        chosen = decision.chosen
+        if chosen is None or not chosen.plan.is_split or chosen.plan.prefill != order.keeper:
+            return planned.plan, True
+        chosen = replace(chosen, ttft_s=planned.ttft_s)  # by which it was let in, and is judged
+        entry.timeline.handed_over(ask, replace(decision, chosen=chosen), self._clock() - entry.timeline.began_s)
+        entry.placed(ask, chosen)
+        return chosen.plan, True
 
     def could_go_elsewhere(self, entry: Entry, worker: WorkerId) -> bool:
         """Whether somebody has room for a request whose worker has to go. If not it runs on, and the worker asks again."""

@@ -206,7 +206,7 @@ class Pricing:
         if self._counts_misses:
             if promised_s is not None:
                 cost_s += _MISS_S * _chance(found.steps.step_s, promised_s)
-            cost_s += _MISS_S * self._held_up(place.seen, self._prompts[worker])
+            cost_s += _MISS_S * self._held_up(place.seen, self._prompt(worker))
         return cost_s
 
     def _decoding(self, place: Place, in_s: float) -> Decoding:

@@ -394,3 +394,9 @@ def test_a_thousand_workers_make_few_plans() -> None:
     scored, priced = policy.decide(ask(), candidates(ask(), workers, policy.alone), workers)
     assert priced == 4 * 4 + 4
     assert {s.plan.prefill for s in scored if s.plan.is_split} >= {WorkerId("p77")}
+
+
+def test_a_kept_prompt_where_nobody_decodes() -> None:
+    """Its keeper does the rest itself, or another prefill worker all of it."""
+    plan = taken(ask(keeper=P0, hits={P0: 990}), cluster("p0", "p1"))
+    assert plan == Plan(P0, P0)

@@ -121,6 +121,35 @@ def test_a_router_hands_over_where_others_have_not():
     assert all(len(workers) == 2 for workers in went)
 
 
+def test_a_hand_over_does_not_make_way_for_itself():
+    """Two routers and one decode worker: what is pulled there already comes first, and nothing else; not what was planned for the very
+    prompt that is handed over."""
+    requests = [TraceRequest(0.0, 1280, 200), TraceRequest(0.0, 4096, 200)]
+    always_split = lambda rng, predictions: Joint(predictions, rng, frozenset({"alone"}))  # noqa: E731
+    sim = cluster(decode=1, policy=always_split, routers=2, port=Port(gbps=8.0, latency_s=0.0))
+    sim.replay(Trace("two", requests, 64))
+    [timeline] = [found for router in sim.routers for found in router.dispatcher.timelines.newest(2) if found.prompt_tokens == 4096]
+    planned, decided = (made.decision.chosen for made in timeline.decisions)
+    byte_s = 8 / 8e9
+    assert planned.terms["transfer"] == pytest.approx(4096 * 100_000 * byte_s, rel=0.01)
+    assert planned.terms["transfer"] < decided.terms["transfer"] <= (4096 + 1280) * 100_000 * byte_s * 1.01
+
+
+def test_a_hand_over_teaches_nothing_of_first_tokens():
+    """Routers that decide again who decodes learn from what they had predicted when the request was let in, not from what they knew
+    then."""
+    learnt = []
+    sim = cluster(policy="baton", routers=3)
+    for router in sim.routers:
+        predictor = router.dispatcher._foresight.predictor
+        predictor.observe_first_token = lambda role, predicted_s, happened_s: learnt.append(predicted_s)
+    sim.replay(traffic(rate=60.0))
+    timelines = [timeline for router in sim.routers for timeline in router.dispatcher.timelines.newest(200)]
+    again = [timeline for timeline in timelines if len(timeline.decisions) > timeline.attempts == 1]
+    assert len(again) > 20
+    assert {timeline.decisions[0].decision.chosen.ttft_s for timeline in again} <= set(learnt)
+
+
 def test_a_lone_router_hands_over_as_planned():
     """Nothing has come in between that it does not know: who decodes is decided once."""
     sim = cluster(policy="baton")

@@ -24,9 +24,9 @@ STEP = StepModel(0.004, 2e-5, 0.0, 0.006, 1e-5, 0.0)
 WORKERS = {Role.PREFILL: 2, Role.DECODE: 3}
 
 
-def run(*faults, routers=1):
+def run(*faults, routers=1, workers=WORKERS):
     """Records and cluster of a few seconds of traffic, the same each time."""
-    pools = [Pool(role, count, ENGINE) for role, count in WORKERS.items()]
+    pools = [Pool(role, count, ENGINE) for role, count in workers.items()]
     spec = ClusterSpec(pools, STEP, lambda rng, predictions: make_policy("baton", rng, predictions), routers=routers)
     cluster = ElasticCluster(spec, 1, None)
     breaking = Breaking(cluster, faults, start_up_s=2.0)
@@ -53,6 +53,16 @@ def test_no_fault_of_workers_or_links_loses_a_request(faults):
     assert all(not router.open_requests and router.dispatcher.outstanding_legs == 0 for router in cluster.routers)
     assert all(worker.idle for worker in cluster.workers.values())
     assert breaking.happened == list(faults)
+
+
+def test_nobody_can_take_over_a_prompt_for_a_while():
+    """The only decode worker is killed while two routers hand over to it. Until there is another one, whoever computed a prompt answers,
+    too, or it waits; nothing is lost, nothing is left."""
+    records, cluster, _ = run(KillWorker(at_s=2.0, worker="decode-0"), routers=2, workers={Role.PREFILL: 2, Role.DECODE: 1})
+    assert all(record.is_complete for record in records), Counter(str(record.failure) for record in records)
+    cluster.settle(ENGINE.lease_s * 2)
+    assert all(not router.open_requests and router.dispatcher.outstanding_legs == 0 for router in cluster.routers)
+    assert all(worker.idle for worker in cluster.workers.values())
 
 
 def test_what_ran_on_a_killed_worker_is_carried_on_by_others():
