@@ -50,7 +50,7 @@ def statics(*sizes: tuple[int, int]) -> tuple[Setup, ...]:
 SCENES = (
     Scene("day", (*statics((3, 2), (4, 3), (5, 4), (7, 5)), *PROPORTIONAL, *DYNAMO)),
     Scene("burst", (*statics((3, 1), (3, 2), (4, 3), (5, 4)), *PROPORTIONAL, *DYNAMO), start_ups_s=(155.0, 277.0)),
-    Scene("shift", (*statics((2, 3), (3, 3), (4, 3), (5, 4)), *PROPORTIONAL, *DYNAMO)),
+    Scene("shift", (*statics((3, 3), (4, 3), (5, 4), (6, 5)), *PROPORTIONAL, *DYNAMO)),
 )
 
 
