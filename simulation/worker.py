@@ -43,7 +43,9 @@ class Beats:
     pulse_s: float = 0.3
     """That it is there, and its load; ``RouterConfig.heartbeat_s``."""
     report_s: float = 0.05
-    """Its load while it works. A real worker sends it with every step's tokens; one message per step would be most of a simulation."""
+    """Its load while it works, and other routers' legs when they have changed. A real worker sends its load with every step's tokens, to
+    those who get any, and news of others' legs as often as this to up to four routers (``cluster.others_told``); one message per step would
+    be most of a simulation."""
     progress_s: float = 1.0
     """Tokens made since a leg's first. The first and the last of a leg are told when they are made."""
 

@@ -12,7 +12,7 @@ from benchmarks.autoscale.runs import Found, Run, Runs
 OURS = Setup("baton")
 """The defaults."""
 APART = Setup("baton", (0.9, 300.0, 0.0))
-"""The defaults, but each pool sized as if it had to do all its work itself."""
+"""Each pool sized as if it had to do all its work itself, and idle workers kept for five minutes."""
 PROPORTIONAL = tuple(Setup("proportional", settings) for settings in ((1.0, 6.0), (2.0, 12.0), (3.0, 18.0), (4.0, 24.0)))
 DYNAMO = (Setup("dynamo", (180.0, 0.0)), Setup("dynamo", (60.0, 1.0)), Setup("dynamo-throughput", (60.0, 1.0)))
 

@@ -50,6 +50,18 @@ class Fleet:
     def kv_bytes_per_token(self) -> int:
         return kv_bytes_per_token(self.timing)
 
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Of an engine, by the names of ``SimulatedEngineConfig``."""
+        return {
+            "block_size_tokens": self.block_size_tokens,
+            "num_blocks": self.num_blocks,
+            "max_model_len": self.max_model_len,
+            "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "kv_bytes_per_token": self.kv_bytes_per_token,
+        }
+
     def baton_args(self, model: Path, policy: str, ttft_s: float, tpot_s: float) -> dict[str, Any]:
         """What differs from the demo's configuration. All in the engines' seconds but what is between processes."""
         pulse_s = RouterConfig().heartbeat_s * self.slowdown
@@ -58,14 +70,9 @@ class Fleet:
             "timing": {"type": "polynomial", **msgspec.structs.asdict(self.step)},
             "vocab_size": VOCAB_SIZE,
             "special_token_ids": list(range(16)),
-            "block_size_tokens": self.block_size_tokens,
-            "num_blocks": self.num_blocks,
-            "max_model_len": self.max_model_len,
-            "max_num_seqs": self.max_num_seqs,
-            "max_num_batched_tokens": self.max_num_batched_tokens,
-            "kv_bytes_per_token": self.kv_bytes_per_token,
             "link_gbps": self.link_gbps,
             "slowdown": self.slowdown,
+            **self.sizes,
         }
         engine_args = {"max_model_len": self.max_model_len, "enforce_eager": True, "dtype": "float32"}
         return {

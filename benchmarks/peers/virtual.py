@@ -17,14 +17,7 @@ from simulation.traces import Trace
 
 def virtual(fleet: Fleet, policy: str, objective: Objective, trace: Trace, seed: int, *, refuses: bool) -> list[Record]:
     """One router of Baton's with that policy. ``refuses``: who cannot be served as promised, as Baton does and Dynamo does not."""
-    engine = SimulatedEngineConfig(
-        block_size_tokens=fleet.block_size_tokens,
-        num_blocks=fleet.num_blocks,
-        max_model_len=fleet.max_model_len,
-        max_num_seqs=fleet.max_num_seqs,
-        max_num_batched_tokens=fleet.max_num_batched_tokens,
-        kv_bytes_per_token=fleet.kv_bytes_per_token,
-    )
+    engine = SimulatedEngineConfig(**fleet.sizes)
     spec = ClusterSpec(
         pools=[Pool(Role.PREFILL, fleet.prefill, engine), Pool(Role.DECODE, fleet.decode, engine)],
         step=fleet.step,

@@ -7,7 +7,7 @@ import pytest
 
 from cluster.leg_book import LegBook
 from core.step_model import StepModel
-from core.worker import Role
+from core.worker import Role, WorkerState
 from engine.sim_config import SimulatedEngineConfig
 from router.balancer.balancer import Balancer
 from router.balancer.joint import Joint
@@ -35,6 +35,11 @@ def cluster(prefill=2, decode=2, *, policy="least_outstanding_tokens", engine=EN
     pools = [Pool(Role.DECODE, decode, engine)] + ([Pool(Role.PREFILL, prefill, engine)] if prefill else [])
     make = policy if callable(policy) else lambda rng, predictions: make_policy(policy, rng, predictions)
     return Cluster(ClusterSpec(pools, STEP, make, message_s=MESSAGE_S, **changes), seed)
+
+
+def always_split(rng, predictions):
+    """Baton's policy, but no worker does all of a request."""
+    return Joint(predictions, rng, frozenset({"alone"}))
 
 
 def traffic(requests=200, rate=20.0, seed=3, turns=3):
@@ -106,7 +111,6 @@ def test_pulls_of_one_worker_share_its_port():
 def test_a_router_hands_over_where_others_have_not():
     """Two requests at the same moment by two routers, and neither knows the other's plan: about as often as not both plan for the same
     decode worker. The one with the longer prompt, done later, goes to the other: what is pulled there already would come in before it."""
-    always_split = lambda rng, predictions: Joint(predictions, rng, frozenset({"alone"}))  # noqa: E731
     planned, went = [], []
     requests = [TraceRequest(0.0, 1280, 200), TraceRequest(0.0, 4096, 200)]
     for seed in range(12):
@@ -125,7 +129,6 @@ def test_a_hand_over_does_not_make_way_for_itself():
     """Two routers and one decode worker: what is pulled there already comes first, and nothing else; not what was planned for the very
     prompt that is handed over."""
     requests = [TraceRequest(0.0, 1280, 200), TraceRequest(0.0, 4096, 200)]
-    always_split = lambda rng, predictions: Joint(predictions, rng, frozenset({"alone"}))  # noqa: E731
     sim = cluster(decode=1, policy=always_split, routers=2, port=Port(gbps=8.0, latency_s=0.0))
     sim.replay(Trace("two", requests, 64))
     [timeline] = [found for router in sim.routers for found in router.dispatcher.timelines.newest(2) if found.prompt_tokens == 4096]
@@ -133,6 +136,20 @@ def test_a_hand_over_does_not_make_way_for_itself():
     byte_s = 8 / 8e9
     assert planned.terms["transfer"] == pytest.approx(4096 * 100_000 * byte_s, rel=0.01)
     assert planned.terms["transfer"] < decided.terms["transfer"] <= (4096 + 1280) * 100_000 * byte_s * 1.01
+
+
+def test_a_hand_over_that_nobody_else_can_take_goes_as_planned():
+    """The only decode worker drains while the prompts are computed: no other plan is written down than the one that is followed."""
+    requests = [TraceRequest(0.0, 1280, 200), TraceRequest(0.0, 4096, 200)]
+    sim = cluster(decode=1, policy=always_split, routers=2, port=Port(gbps=8.0, latency_s=0.0))
+    worker = sim.workers["decode-0"]
+    sim.clock.at(0.01, lambda: worker.become(msgspec.structs.replace(worker.card, state=WorkerState.DRAINING)))
+    records = sim.replay(Trace("two", requests, 64))
+    assert all(record.is_complete and record.was_split for record in records)
+    timelines = [timeline for router in sim.routers for timeline in router.dispatcher.timelines.newest(2)]
+    assert [(timeline.decode_worker, len(timeline.decisions), timeline.was_transferred) for timeline in timelines] == [
+        ("decode-0", 1, True)
+    ] * 2
 
 
 def test_a_hand_over_teaches_nothing_of_first_tokens():
