@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -19,15 +20,44 @@ from tests.contract.engine_contract import EngineContract, MakeEngine, Running, 
 MakeSimulated = Callable[..., Awaitable[Running]]
 
 
+class Turns:
+    """Time that passes by turns of the event loop, a millisecond each: where the machine stands still, no lease runs out."""
+
+    def __init__(self) -> None:
+        self._turns = 0
+        self.passing = asyncio.create_task(self._pass())
+
+    def now(self) -> float:
+        return self._turns / 1000
+
+    async def sleep(self, duration_s: float) -> None:
+        for _ in range(math.ceil(duration_s * 1000)):
+            await asyncio.sleep(0)
+
+    async def _pass(self) -> None:
+        while True:
+            await asyncio.sleep(0)
+            self._turns += 1
+
+
+@pytest.fixture
+async def turns() -> AsyncIterator[Turns]:
+    """Time that passes for as long as the test lasts."""
+    turns = Turns()
+    yield turns
+    turns.passing.cancel()
+
+
 @pytest.fixture
 async def make_simulated() -> AsyncIterator[MakeSimulated]:
     """Starts simulated engines; on the way out every one still alive must be empty."""
     started: list[Running] = []
 
-    async def make(link: Callable[[SimulatedEngineConfig], LocalLink] | None = None, **changes: Any) -> Running:
+    async def make(link: Callable[[SimulatedEngineConfig], LocalLink] | None = None, turns: Turns | None = None, **changes: Any) -> Running:
         settings = {"num_blocks": 256, "vocab_size": 300, "timing": ConstantTime(0.001), "link_answer_s": 0.2, "wake_s": 0.0, **changes}
         config = SimulatedEngineConfig(**settings)
-        engine = SimulatedEngine(config, link=link(config) if link is not None else None)
+        time: dict[str, Any] = {"clock": turns.now, "sleep": turns.sleep} if turns is not None else {}
+        engine = SimulatedEngine(config, link=link(config) if link is not None else None, **time)
         started.append(Running(engine, await engine.start(lambda phase: None)))
         return started[-1]
 
@@ -88,10 +118,17 @@ async def test_abort_while_pulling_frees_both_sides(make_simulated: MakeSimulate
     assert keeper.expired() == []
 
 
-async def test_a_transfer_longer_than_the_lease_keeps_it_alive(make_simulated: MakeSimulated) -> None:
+def links_in(turns: Turns, latency_s: float = 0.0) -> Callable[[SimulatedEngineConfig], LocalLink]:
+    """Links of one process, that live in the same time as its engines."""
+    network = LocalNetwork()
+    return lambda config: LocalLink(network, LinkRate(0, latency_s), config.lease_s, turns.now, turns.sleep)
+
+
+async def test_a_transfer_longer_than_the_lease_keeps_it_alive(make_simulated: MakeSimulated, turns: Turns) -> None:
     """A reader that is still reading renews."""
-    keeper = await make_simulated(lease_s=0.1)
-    reader = await make_simulated(lease_s=0.1, link_latency_s=0.4)
+    link = links_in(turns, latency_s=12.0)
+    keeper = await make_simulated(link, turns, lease_s=3.0)
+    reader = await make_simulated(link, turns, lease_s=3.0)
     prompt = prompt_of(40, 1)
     token, handle = await keeper.prefill("a:0", prompt)
     await reader.run(ask("a:1", prompt, 6, behind([token], handle)))
@@ -99,10 +136,11 @@ async def test_a_transfer_longer_than_the_lease_keeps_it_alive(make_simulated: M
     assert (keeper.released(), keeper.expired()) == (["a:0"], [])
 
 
-async def test_a_reader_in_the_queue_keeps_the_lease_alive(make_simulated: MakeSimulated) -> None:
+async def test_a_reader_in_the_queue_keeps_the_lease_alive(make_simulated: MakeSimulated, turns: Turns) -> None:
     """Waiting for a place does not cost the kept prompt."""
-    keeper = await make_simulated(lease_s=0.1)
-    reader = await make_simulated(lease_s=0.1, max_num_seqs=1, timing=ConstantTime(0.01))
+    link = links_in(turns)
+    keeper = await make_simulated(link, turns, lease_s=3.0)
+    reader = await make_simulated(link, turns, lease_s=3.0, max_num_seqs=1, timing=ConstantTime(0.3))
     await reader.engine.add(ask("other:0", prompt_of(9, 2), 40))
     prompt = prompt_of(40, 1)
     token, handle = await keeper.prefill("a:0", prompt)
@@ -147,10 +185,10 @@ async def test_a_rejected_request_lets_the_keeper_free(make_simulated: MakeSimul
 
 async def test_engines_of_one_process_need_no_sockets(make_simulated: MakeSimulated) -> None:
     """The in-process link hands over as the ZMQ one does."""
-    network = LocalNetwork()
+    network, clock = LocalNetwork(), asyncio.get_running_loop().time
 
     def link(config: SimulatedEngineConfig) -> LocalLink:
-        return LocalLink(network, LinkRate(0, 0), config.lease_s, asyncio.get_running_loop().time, asyncio.sleep)
+        return LocalLink(network, LinkRate(0, 0), config.lease_s, clock, asyncio.sleep)
 
     keeper, reader = await make_simulated(link), await make_simulated(link)
     prompt = prompt_of(40, 1)
