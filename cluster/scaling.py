@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from cluster.budget_claims import BudgetClaims
 from cluster.scaling_actions import RecentActions
 from cluster.scaling_memory import ScalingMemory
 from cluster.scaling_tally import ScalingTally
-from cluster.signals.base import SignalsMissingError, SignalSource, named
+from cluster.signals.base import SignalsMissingError, SignalSource, just_come, named
 from core.errors import BatonError
 from core.ids import WorkerId
 from core.worker import Role
@@ -76,8 +76,7 @@ class Turn:
 
 class Scaling:
     """``keep`` is given what the next controller's scaler is to remember, and ``kept`` is what this one's was given. ``claims`` are made
-    where a budget is shared with other models. ``routers`` are asked who waits while ``source`` has no numbers, where that is another
-    one."""
+    where a budget is shared with other models. ``routers`` are asked as well where ``source`` is another one."""
 
     def __init__(
         self,
@@ -157,23 +156,13 @@ class Scaling:
             self._keep(self._memory.written(state))
 
     async def _look(self) -> tuple[Signals, str]:
-        """What is known, and why it is not more."""
-        try:
-            signals, trouble = await self._source.read(self._clock()), ""
-        except SignalsMissingError as error:
-            signals, trouble = await self._who_waits(str(error))
-        return msgspec.structs.replace(signals, workers=self._pools.workers()), trouble
-
-    async def _who_waits(self, trouble: str) -> tuple[Signals, str]:
-        """What routers hold for somebody who is yet to be started: all that is acted on while the source is silent, and so all that is told
-        of it. Where each role has somebody, nobody is asked."""
-        if self._routers is None or len({worker.role for worker in present(self._pools.workers())}) == len(Role):
-            return Signals(), trouble
-        try:
-            said = await self._routers.read(self._clock())
-        except SignalsMissingError as error:
-            return Signals(), f"{trouble}; {error}"
-        return Signals(prefill=PoolSignals(said.prefill.queue_tokens, said.prefill.queue_age_s)), trouble
+        """What is known, and why it is not more. Beside another source routers are asked, too: for what has just come, and for who waits
+        while that source is silent."""
+        now_s = self._clock()
+        said, routers = await asyncio.gather(_read(self._source, now_s), _read(self._routers, now_s))
+        workers = self._pools.workers()
+        signals, trouble = (just_come(said, routers), "") if isinstance(said, Signals) else _who_waits(said, routers, workers)
+        return msgspec.structs.replace(signals, workers=workers), trouble
 
     def _tell(self, plan: Plan) -> None:
         """To the log, when it says something else than the last one: other numbers of tokens and seconds are not that."""
@@ -218,3 +207,21 @@ class Scaling:
             await self._pools.sleep(drain.worker)
         else:
             await self._pools.drain(drain.worker, drain.role)
+
+
+async def _read(source: SignalSource | None, now_s: float) -> Signals | str:
+    """What a source says, or why it says nothing."""
+    try:
+        return await source.read(now_s) if source is not None else ""
+    except SignalsMissingError as error:
+        return str(error)
+
+
+def _who_waits(trouble: str, routers: Signals | str, workers: Iterable[WorkerSignal]) -> tuple[Signals, str]:
+    """What routers hold for somebody who is yet to be started: all that is acted on while the source is silent, and so all that is told
+    of it. Nothing where each role has somebody."""
+    if len({worker.role for worker in present(workers)}) == len(Role):
+        return Signals(), trouble
+    if isinstance(routers, str):
+        return Signals(), "; ".join(filter(None, (trouble, routers)))
+    return Signals(prefill=PoolSignals(routers.prefill.queue_tokens, routers.prefill.queue_age_s)), trouble

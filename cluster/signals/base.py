@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 
+from msgspec.structs import replace
+
 from autoscaler.signals import Arrived, PoolSignals, Reading, Signals, TrafficSignals
 from core.errors import BatonError
 from core.ids import RouterId
@@ -51,6 +53,15 @@ def as_signals(values: Mapping[ScalingInput, float], age_s: float, latest: Itera
     )
     prefill = PoolSignals(reading(ScalingInput.WAITING_TOKENS), reading(ScalingInput.WAITED), reading(ScalingInput.COMPUTING))
     return Signals(traffic, prefill, PoolSignals(running=reading(ScalingInput.DECODING)))
+
+
+def just_come(signals: Signals, routers: Signals | str) -> Signals:
+    """With what came within the last seconds as routers themselves say it: whoever scrapes them every so often learns of it too late.
+    Unchanged where they do not say, but why they do not."""
+    if isinstance(routers, str):
+        return signals
+    newest = routers.traffic.newest_per_s or signals.traffic.newest_per_s
+    return replace(signals, traffic=replace(signals.traffic, newest_per_s=newest, latest=routers.traffic.latest))
 
 
 def named(signals: Signals) -> dict[ScalingInput, Reading]:

@@ -46,7 +46,7 @@ def _offered(window: str) -> str:
 
 QUERIES: Mapping[ScalingInput, str] = {
     ScalingInput.ARRIVALS: _offered("$window"),
-    # Over ten seconds there are two scrapes only where Prometheus scrapes every five: else it is missing, and a burst is seen later.
+    # There only where Prometheus scrapes every five seconds: routers are asked for it themselves, and this is for when they do not answer.
     ScalingInput.NEWEST: _offered(f"{NEWEST_S:g}s"),
     ScalingInput.PROMPT_TOKENS: f"{_rate(m.PROMPT_TOKENS)} / {_rate(m.ARRIVALS)}",
     # Of requests that have ended: how long those are going to be that have not, nobody knows.

@@ -23,5 +23,5 @@ def make_source(config: AutoscalingConfig, app: str, routers: Routers) -> Signal
 
 
 def make_second_source(config: AutoscalingConfig, routers: Routers) -> SignalSource | None:
-    """Who is asked whether somebody waits while the source of ``make_source`` is silent: the routers, unless they are that source."""
+    """Who is asked for what the source of ``make_source`` learns too late: the routers, unless they are that source."""
     return None if config.prometheus is None else DirectSource(routers, config.window_s)

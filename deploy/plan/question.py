@@ -50,10 +50,13 @@ class Question:
             self.gpus,
             self.most_gpus,
             self.prices_per_h or {},
-            is_rated=self.rate_per_s is not None,
+            is_rated=self.rate_per_s is not None or self.trace is not None,
             by_price=self.by_price,
             precision=self.precision,
         )
+        if self.trace is not None and self.rate_per_s is None and self.most_gpus is None and None in self.gpus.values():
+            said = "its requests all come at one moment, which is no rate: say how many GPUs there are (--gpus 16), or a rate (--rate 20)"
+            faults.add(said, "--trace")
         mean, model = self.workload.input_tokens + self.workload.output_tokens, faults.of(find_model, self.model)
         longest = None if model is None else model.longest_tokens
         if longest is not None and mean > longest:

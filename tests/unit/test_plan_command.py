@@ -393,7 +393,7 @@ def test_a_trace_of_one_moment_is_planned_for_without_a_rate(tmp_path, capsys):
     asked = [*ASK, "--trace", str(tmp_path / "t.csv"), *PROMISES]
     assert main([*asked, "--gpus", "2"]) == 0
     assert main(asked) == 1
-    assert "say how many GPUs there are" in capsys.readouterr().err
+    assert "--trace: its requests all come at one moment" in capsys.readouterr().err
 
 
 def test_unlike_lengths_cost():

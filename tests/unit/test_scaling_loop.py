@@ -15,7 +15,7 @@ from autoscaler.base import Scaler
 from autoscaler.memory import BatonState
 from autoscaler.plan import Add, Drain, Plan, PoolReport, Relabel, Wake
 from autoscaler.scaler import BatonScaler
-from autoscaler.signals import Phase, Reading, Signals, TrafficSignals, WorkerSignal
+from autoscaler.signals import Arrived, Phase, PoolSignals, Reading, Signals, TrafficSignals, WorkerSignal
 from cluster.lifecycle import WorkerRecord
 from cluster.scaling import Scaling
 from cluster.scaling_actions import KEPT_ACTIONS, Asked
@@ -326,8 +326,8 @@ def at_nothing() -> tuple[Rig, Routers]:
 
 
 async def test_somebody_who_waits_at_nothing_is_seen_without_prometheus() -> None:
-    """Routers hold a request for workers that are started on demand: they are asked themselves then. One of each role is started, once;
-    nothing else that routers say is acted on, and they are not asked while each role has somebody."""
+    """Routers hold a request for workers that are started on demand, and say so themselves. One of each role is started, once; nothing else
+    that routers say is acted on, and nothing at all while each role has somebody."""
     made, routers = at_nothing()
     await made.scaling.step()
     assert (made.pools.done, routers.asked) == ([], 1)
@@ -338,14 +338,26 @@ async def test_somebody_who_waits_at_nothing_is_seen_without_prometheus() -> Non
     [turn] = made.scaling.newest(1)
     assert turn.plan.held == "Prometheus does not answer: refused"
     assert turn.as_dict()["inputs"].keys() == {"waiting_tokens", "waited_s"}
-    asked = routers.asked
-    starting = (WorkerSignal(W[0], P, Phase.STARTING), WorkerSignal(W[1], D, Phase.STARTING))
-    made.pools.here = starting
+    made.pools.here = (WorkerSignal(W[0], P, Phase.STARTING), WorkerSignal(W[1], D, Phase.STARTING))
     await made.scaling.step()
-    assert (len(made.pools.done), routers.asked) == (2, asked)
-    made.pools.here = starting[:1]  # the other is gone, and nobody wants it back
+    assert len(made.pools.done) == 2
+    assert made.scaling.newest(1)[0].as_dict()["inputs"] == {}
+
+
+async def test_what_has_just_come_is_heard_from_routers() -> None:
+    """Of the last seconds Prometheus knows too little: routers are asked as well, and are not needed for it. All else is Prometheus's."""
+    routers = Source()
+    made = rig(plan(), plan(), routers=routers)
+    made.source.says = Signals(TrafficSignals(Reading(3.0, 4.0), Reading(2.0, 4.0), Reading(100.0, 4.0)))
+    came = (Arrived(1.0, 50.0, 9_000.0),)
+    routers.says = Signals(TrafficSignals(Reading(9.0), Reading(50.0), Reading(180.0), latest=came), PoolSignals(Reading(7.0)))
     await made.scaling.step()
-    assert routers.asked == asked + 1
+    routers.says = SignalsMissingError("r cannot be scraped")
+    await made.scaling.step()
+    without, with_routers = (turn.signals for turn in made.scaling.newest(2))
+    assert with_routers == Signals(TrafficSignals(Reading(3.0, 4.0), Reading(50.0), Reading(100.0, 4.0), latest=came))
+    assert without == made.source.says
+    assert [turn.plan.held for turn in made.scaling.newest(2)] == ["", ""]
 
 
 async def test_nobody_says_whether_somebody_waits() -> None:

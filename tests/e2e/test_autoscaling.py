@@ -1,0 +1,139 @@
+"""The autoscaler with real engines under load: workers come, change pools and go, and nobody gets an error, or another token.
+
+One prefill and one decode worker to begin with, at most three in all. An engine runs four requests at once, so it is not this machine's
+speed that says how many workers eight clients need. The controller asks the router itself, over ten seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.answers import async_client_of, prompt_of, token_ids
+from tests.support.baton_process import ARGS, ENGINE, MODEL, START_LIMIT_S, BatonServer
+from tests.support.processes import wait_until
+from tests.support.scaled_cluster import scaling_args
+
+pytestmark = pytest.mark.e2e
+
+AT_ONCE = 8
+"""Clients that ask again when they have their answer."""
+SCALING = scaling_args(
+    least=1,
+    most_prefill=2,
+    most_decode=2,
+    gpu_budget=1.5,
+    relabel_rest_s=3,
+    shrink_after_s=10,
+    shrink_every_s=0.5,
+    objective={"ttft_s": 2.0, "tpot_s": 0.2},
+)
+SERVED = {
+    **ARGS,
+    "engine": {**ENGINE, "args": {**ENGINE["args"], "max_num_seqs": 4}},
+    "router": {**ARGS["router"], "queue": {"max_wait_s": 600, "max_requests": 1000}},
+    "autoscaling": SCALING,
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Requests of one kind."""
+
+    prompts: Sequence[list[int]]
+    tokens: int
+
+    def asked(self, number: int, salt: str) -> dict[str, Any]:
+        """With another ``salt``, no engine knows anything of the prompt."""
+        body = {"ignore_eos": True, "return_token_ids": True, "cache_salt": salt}
+        prompt = self.prompts[number % len(self.prompts)]
+        return {"model": MODEL, "prompt": prompt, "max_tokens": self.tokens, "temperature": 0.0, "extra_body": body}
+
+
+ANSWERS = Kind([prompt_of(40 + 5 * number, 7100 + number) for number in range(16)], 240)
+"""What keeps decode workers busy."""
+PROMPTS = Kind([prompt_of(1200 + 20 * number, 7200 + number) for number in range(16)], 4)
+"""What keeps prefill workers busy."""
+
+
+@dataclass
+class Load:
+    """Requests without end of a kind. Each answer is held against the reference's."""
+
+    client: openai.AsyncOpenAI
+    kind: Kind
+    expected: Sequence[list[int]]
+    answered: list[str] = field(default_factory=list)
+
+    async def run_until(self, check: Callable[[], object], limit_s: float, what: str) -> None:
+        """Keeps asking until ``check`` is true. Raises at the first error, and at the first token that is another."""
+        enough, numbers = asyncio.Event(), itertools.count()
+
+        async def ask() -> None:
+            while not enough.is_set():
+                number = next(numbers)
+                answer = await self.client.completions.create(**self.kind.asked(number, f"{id(self)}-{number}"))
+                assert token_ids(answer) == [self.expected[number % len(self.expected)]]
+                self.answered.append(answer.id)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(ask())
+            try:
+                await asyncio.to_thread(wait_until, check, limit_s, what)
+            finally:
+                enough.set()
+
+
+def ready(baton: BatonServer) -> Mapping[str, dict[str, Any]]:
+    """Ready workers by name."""
+    return {worker["worker"]: worker for worker in baton.get("/status")["workers"] if worker["state"] == "ready"}
+
+
+def counts(baton: BatonServer) -> Counter[str]:
+    """Ready workers by role."""
+    return Counter(worker["role"] for worker in ready(baton).values())
+
+
+def done(baton: BatonServer) -> list[tuple[str, str]]:
+    """What the newest plans did, the oldest first: the kind, and the role that grew or shrank."""
+    plans = httpx.get(f"{baton.url}/v1/baton/scaling", params={"last": 1000}, timeout=30.0).json()["plans"]
+    return [(action["type"], action["role"]) for plan in reversed(plans) for action in plan["actions"]]
+
+
+async def test_a_worker_comes_changes_pools_twice_and_goes(baton: BatonServer, theirs: openai.OpenAI) -> None:
+    """Long answers have the scaler start a second decode worker; long prompts have it make one a prefill worker; long answers again, a
+    decode worker; and when nobody asks, one goes. Who changes pools is the same process, and does what it is handed."""
+    expected = {
+        kind.tokens: [token_ids(theirs.completions.create(**kind.asked(number, "theirs")))[0] for number in range(len(kind.prompts))]
+        for kind in (ANSWERS, PROMPTS)
+    }
+    before = ready(baton)
+    async with async_client_of(baton.url) as client:
+
+        def load(kind: Kind) -> Load:
+            return Load(client, kind, expected[kind.tokens])
+
+        grows, shifts, returns = load(ANSWERS), load(PROMPTS), load(ANSWERS)
+        await grows.run_until(lambda: counts(baton) == {"prefill": 1, "decode": 2}, START_LIMIT_S, "a second decode worker")
+        three = ready(baton)
+        await shifts.run_until(lambda: counts(baton) == {"prefill": 2, "decode": 1}, 60.0, "a second prefill worker")
+        shifted = ready(baton)
+        await returns.run_until(lambda: counts(baton) == {"prefill": 1, "decode": 2}, 60.0, "the decode worker again")
+    await asyncio.to_thread(wait_until, lambda: counts(baton) == {"prefill": 1, "decode": 1}, 60.0, "one goes")
+    what = [each for each in done(baton) if each[0] != "Drain"]
+    assert what[:3] == [("Add", "decode"), ("Relabel", "prefill"), ("Relabel", "decode")]
+    assert {kind for kind, _ in what[3:]} <= {"Relabel"}  # ten seconds of two kinds of load may call for another
+    assert before.keys() < three.keys() == shifted.keys()
+    for name, worker in shifted.items():
+        assert (worker["pid"], worker["epoch"]) == (three[name]["pid"], three[name]["epoch"])
+    timelines = {request: baton.timelines(request)[0] for each in (grows, shifts, returns) for request in each.answered}
+    assert {(timeline["outcome"], timeline["losses"]) for timeline in timelines.values()} == {("finished", 0)}
