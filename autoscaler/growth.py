@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,13 +25,12 @@ class Growth:
         return sum(wake.role is role for wake in self.wakes) + sum(add.count for add in self.adds if add.role is role)
 
 
-def missing(wanted: Mapping[Role, int], have: Mapping[Role, int], least: Mapping[Role, int], swap: bool) -> dict[Role, int]:
-    """Workers to get for each role. Where roles can change, one too many of the other is as good as one: it will be relabelled. But not
-    for a minimum: what it lacks is what nobody could be relabelled for."""
+def missing(wanted: Mapping[Role, int], have: Mapping[Role, int], least: Mapping[Role, int], able: Mapping[Role, int]) -> dict[Role, int]:
+    """Workers to get for each role. One too many of the other role, if it is one of the ``able`` there that can change, is as good as one:
+    it will be relabelled. But not for a minimum: what it lacks is what nobody could be relabelled for."""
     short = {role: max(0, wanted[role] - have[role]) for role in wanted}
-    if not swap:
-        return short
-    short = _at_most(short, sum(wanted.values()) - sum(have.values()))
+    over = sum(max(0, able[role] - wanted[role]) for role in wanted)
+    short = _at_most(short, sum(short.values()) - over)
     return {role: max(count, least[role] - have[role]) for role, count in short.items()}
 
 
@@ -42,24 +40,23 @@ def spare(have: Mapping[Role, int], wanted: Mapping[Role, int], keep: int) -> di
 
 
 def grow(short: Mapping[Role, int], sleeping: Sequence[WorkerSignal], cost: Mapping[Role, float], free_gpus: float, swap: bool) -> Growth:
-    """Sleeping ones first, of the own role where there are; then new ones, as long as there are GPUs."""
+    """Sleeping ones first, of the own role where there are; then new ones, as long as there are GPUs: each to who lacks most."""
     wakes: list[Wake] = []
-    adds: list[Add] = []
-    no_room: dict[Role, int] = {}
+    rest: dict[Role, int] = {}
     left = list(sleeping)
     for role, count in short.items():
         usable = [worker for worker in left if worker.role is role] + [worker for worker in left if swap and worker.role is OTHER[role]]
         woken = usable[:count]
         left = [worker for worker in left if worker not in woken]
         wakes += [Wake(worker.worker, role) for worker in woken]
-        rest = count - len(woken)
-        added = rest if free_gpus == math.inf else min(rest, max(0, int(free_gpus / cost[role] + 1e-9)))
-        if added:
-            adds.append(Add(role, added))
-            free_gpus -= added * cost[role]
-        if rest > added:
-            no_room[role] = rest - added
-    return Growth(wakes, adds, no_room)
+        rest[role] = count - len(woken)
+    added = dict.fromkeys(rest, 0)
+    while affordable := [role for role, count in rest.items() if count and cost[role] <= free_gpus + 1e-9]:
+        role = max(affordable, key=rest.__getitem__)
+        rest[role], added[role], free_gpus = rest[role] - 1, added[role] + 1, free_gpus - cost[role]
+    return Growth(
+        wakes, [Add(role, count) for role, count in added.items() if count], {role: count for role, count in rest.items() if count}
+    )
 
 
 def _at_most(counts: dict[Role, int], total: int) -> dict[Role, int]:

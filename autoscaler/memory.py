@@ -60,6 +60,8 @@ class BatonState(msgspec.Struct, frozen=True):
     relabelled_to: Role | None = None
     busy_s: float | None = None
     """When somebody last wanted anything; the first plan counts as such a moment."""
+    at_s: float | None = None
+    """When the last plan was made."""
 
     def pool(self, role: Role) -> PoolMemory:
         """Of one role."""
@@ -75,6 +77,20 @@ class BatonState(msgspec.Struct, frozen=True):
         if kept and (kept[-1].prefill, kept[-1].decode) == (wanted.prefill, wanted.decode):
             kept = kept[:-1]
         return msgspec.structs.replace(self, wanted=(*kept, wanted), watched_s=wanted.at_s if self.watched_s is None else self.watched_s)
+
+    def at(self, now_s: float, most_s: float) -> tuple[BatonState, float]:
+        """At the time of the next plan, and that time.
+
+        After more than ``most_s`` without a plan nobody knows what was wanted meanwhile, or whether anything was. Where the clock was
+        set back by less than that, it stands still until it is where it was; by more, and nothing is remembered that has a time."""
+        past_s = 0.0 if self.at_s is None else now_s - self.at_s
+        if past_s < -most_s:
+            prefill, decode = (msgspec.structs.replace(pool, track=Track()) for pool in (self.prefill, self.decode))
+            return BatonState(prefill, decode, msgspec.structs.replace(self.usual, at_s=None), at_s=now_s), now_s
+        if past_s > most_s:
+            return msgspec.structs.replace(self.looked_away(), busy_s=None, at_s=now_s), now_s
+        now_s -= min(0.0, past_s)
+        return msgspec.structs.replace(self, at_s=now_s), now_s
 
     def looked_away(self) -> BatonState:
         """Nothing is known of this moment: what was wanted before it does not count any more."""

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from core.step_model import StepModel
+from core.week import DAY_MINUTES, minutes_of
 from core.worker import Role
 
 _PATIENCE_S = (60.0, 300.0)
@@ -61,7 +62,7 @@ class Window(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if not self.days <= frozenset(range(7)):
             raise ValueError("days are 0 (Monday) to 6 (Sunday)")
-        if not (minutes_of(self.start) < 24 * 60 and minutes_of(self.end) <= 24 * 60):
+        if not (minutes_of(self.start) < DAY_MINUTES >= minutes_of(self.end)):
             raise ValueError("a window starts before 24:00 and ends at 24:00 at the latest")
 
 
@@ -154,11 +155,3 @@ class ScalerPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if self.shrink_after_s is not None:
             return self.shrink_after_s
         return max(_PATIENCE_S[0], min(start_up_s, _PATIENCE_S[1]))
-
-
-def minutes_of(clock: str) -> int:
-    """Minutes since midnight of ``HH:MM``. Raises ValueError."""
-    hours, _, minutes = clock.partition(":")
-    if not (hours.isdigit() and minutes.isdigit() and len(minutes) == 2 and int(minutes) < 60):
-        raise ValueError(f"a time of day is HH:MM, e.g. 07:30; this is {clock!r}")
-    return int(hours) * 60 + int(minutes)

@@ -78,7 +78,10 @@ def warnings(need: Need, tpot_s: float, counts: Mapping[Role, int]) -> list[str]
             "promised: no number of workers keeps that; there are enough that no queue grows"
         )
     if decode is not None and not decode.keeps:
-        texts.append(f"a step with one request takes more than the {tpot_s * 1000:g} ms that are promised per token: one request a worker")
+        texts.append(
+            f"a step with one request takes more than the {tpot_s * 1000:g} ms that are promised per token: no number of workers keeps "
+            "that; there are enough for steps twice as long as with one"
+        )
     texts += [
         f"nobody has measured yet how fast {role} is" for role, does in ((Role.PREFILL, prefill), (Role.DECODE, decode)) if does is None
     ]

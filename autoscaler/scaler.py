@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -41,6 +42,7 @@ class BatonScaler(Scaler[BatonState]):
 
     def plan(self, signals: Signals, state: BatonState, now_s: float) -> tuple[Plan, BatonState]:
         stale_s = self._policy.stale_s
+        state, now_s = state.at(now_s, stale_s)
         state = state.with_pools(
             {role: state.pool(role).seen(typical(signals.workers, role), signals.of(role, Phase.READY)) for role in Role}
         )
@@ -89,7 +91,8 @@ class _Step:
         known = {role: have[role] if target is None else target for role, target in targets.items()}
         wanted = {role: pool.clamp(max(known[role], least)) for role, pool in self._pools.items()}
         # Whoever has another role by now than the last plan meant it to have is not missing.
-        short = missing(wanted, have, {role: max(self._pools[role].least, least) for role in Role}, self._limits.alike)
+        able = have if self._limits.alike else dict.fromkeys(have, 0)
+        short = missing(wanted, have, {role: max(self._pools[role].least, least) for role in Role}, able)
         self._would_like({role: have[role] + short[role] for role in Role})
         return self._finish([], self._grow(short), [], held=reason)
 
@@ -109,7 +112,7 @@ class _Step:
         moves = self._relabels(look.now)
         have = self._have(moves)
         wanted = self._not_yet_quiet(fit(look.then, pools, self._budget))
-        growth = self._grow(missing(wanted, have, {role: pool.least for role, pool in pools.items()}, self._swap))
+        growth = self._grow(missing(wanted, have, {role: pool.least for role, pool in pools.items()}, self._able(moves, horizons_s)))
         least, most = look.least.counts(), look.then.counts()
         self._would_like(self._not_yet_quiet({role: pool.clamp(most[role]) for role, pool in pools.items()}))
         keep = self._not_yet_quiet({role: pool.clamp(least[role]) for role, pool in pools.items()})
@@ -157,6 +160,19 @@ class _Step:
             have[OTHER[move.role]] -= 1
         return have
 
+    def _able(self, moves: Sequence[Relabel], horizons_s: Mapping[Role, float]) -> dict[Role, int]:
+        """Workers of each role that can change it, now or when they come. Those that took twice as long as others and have not come may
+        never; who is to be replaced does not change."""
+        if not self._swap:
+            return dict.fromkeys(Role, 0)
+        moved = {move.worker: move.role for move in moves}
+        able = Counter(
+            moved.get(worker.worker, worker.role)
+            for worker in present(self._signals.workers)
+            if not worker.outgoing and (worker.phase is Phase.READY or worker.age_s <= 2 * horizons_s[worker.role])
+        )
+        return {role: able[role] for role in Role}
+
     def _not_yet_quiet(self, wanted: Mapping[Role, int]) -> dict[Role, int]:
         """While it is not long since anybody wanted anything, no pool ends."""
         busy_s = self._state.busy_s
@@ -201,11 +217,22 @@ class _Step:
                 self._state = msgspec.structs.replace(self._state, shrunk_s=self._now_s)
         moved = {move.worker for move in moves}
         beds = self._policy.keep_asleep - sum(worker.phase is Phase.SLEEPING for worker in self._signals.workers)
-        leaving: list[Drain] = []
+        leaving = self._woken_by_nobody(growth)
         for role, count in gone.items():
             staying = [worker for worker in present(self._signals.of(role)) if worker.worker not in moved]
             leaving += drains(staying, role, count, max(0, beds - sum(drain.then_sleep for drain in leaving)))
         return leaving
+
+    def _woken_by_nobody(self, growth: Growth) -> list[Drain]:
+        """Sleepers that hold the GPUs of a pool they cannot wake for: as many as it takes."""
+        woken = {wake.worker for wake in growth.wakes}
+        needed = sum(self._pools[role].cost * count for role, count in growth.no_room.items())
+        ended: list[Drain] = []
+        for worker in self._signals.workers:
+            if needed > 1e-9 and worker.phase is Phase.SLEEPING and worker.worker not in woken:
+                ended.append(Drain(worker.worker, worker.role))
+                needed -= self._pools[worker.role].cost
+        return ended
 
     # -- what is said --------------------------------------------------------------------------------------------------
 
@@ -242,8 +269,9 @@ class _Step:
         self, moves: Sequence[Relabel], growth: Growth, leaving: Sequence[Drain], held: str = "", warned: Sequence[str] = ()
     ) -> tuple[Plan, BatonState]:
         have = self._have(moves)
+        asleep = {worker.worker for worker in self._signals.workers if worker.phase is Phase.SLEEPING}
         for drain in leaving:
-            have[drain.role] -= 1
+            have[drain.role] -= drain.worker not in asleep
         targets = {role: have[role] + growth.by(role) for role in Role}
         state, before = self._state, self._before
         if self._policy.dry_run:  # nothing of it happens

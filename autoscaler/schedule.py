@@ -7,10 +7,9 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from autoscaler.policy import PoolLimits, ScalerLimits, Window, minutes_of
+from autoscaler.policy import PoolLimits, ScalerLimits
+from core.week import holds
 from core.worker import Role
-
-_DAY_MINUTES = 24 * 60
 
 
 def limits_at(limits: ScalerLimits, role: Role, now_s: float) -> tuple[PoolLimits, str]:
@@ -20,7 +19,7 @@ def limits_at(limits: ScalerLimits, role: Role, now_s: float) -> tuple[PoolLimit
         return pool, ""
     local = datetime.fromtimestamp(now_s, UTC).astimezone(ZoneInfo(limits.time_zone))
     for window in limits.windows:
-        if window.role in (None, role) and _holds(window, local.weekday(), local.hour * 60 + local.minute):
+        if window.role in (None, role) and holds(window.start, window.end, window.days, local.weekday(), local.hour * 60 + local.minute):
             least = pool.min_workers if window.min_workers is None else window.min_workers
             most = pool.max_workers if window.max_workers is None else window.max_workers
             # A window that says one of them may contradict the other: it wins.
@@ -29,11 +28,3 @@ def limits_at(limits: ScalerLimits, role: Role, now_s: float) -> tuple[PoolLimit
             pool = msgspec.structs.replace(pool, min_workers=least, max_workers=max(least, most))
             applied.append(f"{window.start}-{window.end}")
     return pool, ", ".join(applied)
-
-
-def _holds(window: Window, day: int, minute: int) -> bool:
-    start, end = minutes_of(window.start), minutes_of(window.end)
-    if start < end:
-        return day in window.days and start <= minute < end
-    began_yesterday = minute < end and (day - 1) % 7 in window.days
-    return began_yesterday or (day in window.days and start <= minute < _DAY_MINUTES)

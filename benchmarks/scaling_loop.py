@@ -70,7 +70,7 @@ async def main() -> None:
         return expositions[address]
 
     wanted = {Role.PREFILL: WORKERS // 4, Role.DECODE: WORKERS - WORKERS // 4}
-    source = DirectSource(lambda: addresses, 60.0, fetch)
+    source = DirectSource(lambda: addresses, 60.0, fetch, lambda: now_s)
     scaler = BatonScaler(ScalerLimits(PoolLimits(1, 2000), PoolLimits(1, 2000), 1500), ScalerPolicy(objective=Objective(2.0, 0.025)))
     memory = ScalingMemory(scaler)
     now_s = 1_728_000_000.0
@@ -92,7 +92,7 @@ async def main() -> None:
         began_s = at_s = time.process_time()
         parsed(expositions["router-0"])
         at_s = lap("parsing one router's exposition (thread)", at_s)
-        seen = await source.read(now_s)
+        seen = await source.read()
         at_s = lap(f"reading {ROUTERS} routers, parsing included", at_s)
         seen = msgspec.structs.replace(
             seen, workers=worker_signals(records, reports, wanted, lambda record: record.spec_hash != "today", set(), now_s)

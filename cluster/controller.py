@@ -242,10 +242,12 @@ class Controller:
         return worker_signals(fleet.members, fleet.reports, self._wanted, self._is_outgoing, fleet.found, time.time())
 
     async def drain(self, worker: WorkerId, role: Role) -> None:
-        """Lets this very worker go, or one that is not there yet; its pool is to have one less."""
+        """Lets this very worker go, or one that was not there yet; its pool is to have one less, unless that slept."""
         record = self._fleet.members.get(worker)
+        is_asleep = record is not None and record.state is WorkerState.SLEEPING
         self._fleet.apply(worker, DrainAsked())
-        self._wanted.change({role if record is None else record.role: -1})
+        if not is_asleep:
+            self._wanted.change({role if record is None else record.role: -1})
 
     async def add(self, role: Role, count: int) -> None:
         """The pool is to have so many more: they are created at the next step, at once."""

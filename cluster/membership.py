@@ -106,10 +106,10 @@ def reconcile(
 ) -> list[Action]:
     """What is to be done so that every pool has the wanted number of workers of today's configuration.
 
-    Dead workers are replaced, with back-off; draining ones at once. Those too many are drained, outgoing ones first, then the
-    oldest. Outgoing are workers of an older configuration and those that somebody ``asked`` to drain. A pool with ``surge``
-    starts so many replacements beyond its number and drains an outgoing worker for each that is ready; one that waits for room
-    in the cluster is made room for. Without, a worker that was asked to go goes at once, and workers of an older configuration
+    Dead workers are replaced, with back-off; draining ones at once. Those too many are drained, in the order of ``usefulness``.
+    Outgoing are workers of an older configuration and those that somebody ``asked`` to drain. A pool with ``surge`` starts so
+    many replacements beyond its number and drains an outgoing worker for each that is ready; one that waits for room in the
+    cluster is made room for. Without, a worker that was asked to go goes at once, and workers of an older configuration
     go one at a time over all pools, while everybody is ready: as long as its one worker of a pool loads, the other pool serves
     alone. Sleeping workers count for nothing, and are let sleep, but for outgoing ones. ``pending`` are workers whose start was
     decided and that are not among the records yet. Asked again before the actions took effect it may answer the same.
@@ -173,8 +173,8 @@ class _Pool:
         return [record for record in self.asleep if self._is_outgoing(record)]
 
     def _beyond(self, count: int) -> list[WorkerRecord]:
-        least_wanted_first = sorted(self.alive, key=lambda r: (not self._is_outgoing(r), r.created_at_s))
-        return least_wanted_first[: max(0, len(self.alive) - count)]
+        by_use = sorted(self.alive, key=lambda record: usefulness(record, self._is_outgoing(record)))
+        return by_use[: max(0, len(self.alive) - count)]
 
     def without_surge(self, count: int, settled: bool) -> tuple[list[WorkerRecord], bool]:
         """Who leaves now, and whether another pool may still take this as a quiet moment."""
@@ -195,6 +195,12 @@ class _Pool:
         enough = max(0, len(going) + len(served) - count)
         missing = count + min(spare, len(going)) - len(going) - len(staying)
         return leaving + going[:enough], missing
+
+
+def usefulness(record: WorkerRecord, is_outgoing: bool) -> tuple[bool, bool, float, WorkerId]:
+    """Less for outgoing workers than for any others; then for those that serve nobody yet, the newest the least; then for the oldest."""
+    serves = record.state is not WorkerState.STARTING
+    return not is_outgoing, serves, record.created_at_s if serves else -record.created_at_s, record.worker
 
 
 def _waits_for_room(record: WorkerRecord, now_s: float) -> bool:

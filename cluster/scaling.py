@@ -158,8 +158,7 @@ class Scaling:
     async def _look(self) -> tuple[Signals, str]:
         """What is known, and why it is not more. Beside another source routers are asked, too: for what has just come, and for who waits
         while that source is silent."""
-        now_s = self._clock()
-        said, routers = await asyncio.gather(_read(self._source, now_s), _read(self._routers, now_s))
+        said, routers = await asyncio.gather(_read(self._source), _read(self._routers))
         workers = self._pools.workers()
         signals, trouble = (just_come(said, routers), "") if isinstance(said, Signals) else _who_waits(said, routers, workers)
         return msgspec.structs.replace(signals, workers=workers), trouble
@@ -209,10 +208,10 @@ class Scaling:
             await self._pools.drain(drain.worker, drain.role)
 
 
-async def _read(source: SignalSource | None, now_s: float) -> Signals | str:
+async def _read(source: SignalSource | None) -> Signals | str:
     """What a source says, or why it says nothing."""
     try:
-        return await source.read(now_s) if source is not None else ""
+        return await source.read() if source is not None else ""
     except SignalsMissingError as error:
         return str(error)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
 from core.section import Section
+from core.week import DAY_MINUTES, holds, minutes_of
 from core.worker import Role
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -129,6 +131,15 @@ class AutoscalingConfig(Section):
         return name
 
     @model_validator(mode="after")
+    def _looks_often_enough(self) -> AutoscalingConfig:
+        if self.interval_s > self.stale_s / 2:
+            raise ValueError(
+                f"`interval_s` is at most half of `stale_s`, or plans would know nothing of what was between them; they are "
+                f"{self.interval_s:g} and {self.stale_s:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _is_what_the_scaler_can_do(self) -> AutoscalingConfig:
         if self.scaler != "baton" and self.schedules:
             raise ValueError("`schedules` are followed by `scaler: baton` only; leave them out")
@@ -139,3 +150,21 @@ class AutoscalingConfig(Section):
     def range(self, role: Role) -> PoolRange:
         """Of one pool."""
         return self.prefill if role is Role.PREFILL else self.decode
+
+    def least(self, price: Mapping[Role, float]) -> tuple[float, str]:
+        """What both pools' ``min`` take together when they are highest, at such a price for a worker; and when that is, if not always."""
+        times = [
+            (day, minutes_of(clock) % DAY_MINUTES, clock) for day in range(7) for each in self.schedules for clock in (each.start, each.end)
+        ]
+        always = sum(self.range(role).min * price[role] for role in price)
+        found = [(sum(self._min(role, day, minute) * price[role] for role in price), f"{EVERY_DAY[day]} {at}") for day, minute, at in times]
+        most = max(found, default=(always, ""), key=lambda each: each[0])
+        return most if most[0] > always else (always, "")
+
+    def _min(self, role: Role, day: int, minute: int) -> int:
+        """Of a pool, at a minute of a day."""
+        least = self.range(role).min
+        for each in self.schedules:
+            if each.pool in (None, role) and holds(each.start, each.end, [EVERY_DAY.index(name) for name in each.days], day, minute):
+                least = min(least, each.max if each.max is not None else least) if each.min is None else each.min
+        return least

@@ -132,10 +132,11 @@ class ModelConfig(Section):
                     f"`{role}` begins with its `count` of {pool.count} workers, which is not within {limits.min} to {limits.max}; "
                     f"change `count`, or `{role}.min` and `{role}.max` here"
                 )
-        least = sum(scaling.range(role).min * pool.scaled_by for role, pool in pools.items())
+        least, when = scaling.least({role: pool.scaled_by for role, pool in pools.items()})
         if scaling.gpu_budget is not None and least > scaling.gpu_budget:
+            at = f" on {when}, by `schedules`" if when else ""
             raise ValueError(
-                f"`gpu_budget` is {scaling.gpu_budget:g}, and both pools take {least:g} at the least; raise it, or lower `min`"
+                f"`gpu_budget` is {scaling.gpu_budget:g}, and both pools take {least:g} at the least{at}; raise it, or lower `min`"
             )
         return scaling
 

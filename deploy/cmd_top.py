@@ -76,7 +76,7 @@ def _live(url: str, what: str, first: dict[str, Any]) -> None:
             state, trouble = looking.now
             if drawn != (state["at"], trouble, console.size):
                 drawn = (state["at"], trouble, console.size)
-                live.update(frame(state, console.height, trouble), refresh=True)
+                live.update(frame(state, console.size, trouble), refresh=True)
 
 
 class _Looking:

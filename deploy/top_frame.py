@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+from bisect import bisect_left
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -26,26 +28,44 @@ _KV_BAR = 10
 _ID = 18
 
 
-def frame(state: Row, height: int | None = None, trouble: str = "") -> RenderableType:
-    """``height`` None: as long as it gets. ``trouble``: why there is no newer state."""
-    most = _Most(height, len(state["pools"]))
+class Room(NamedTuple):
+    """How many rows each part may have, and whether lines are left empty between parts."""
+
+    workers: int
+    """Of each pool."""
+    rows: int
+    """Of hand-offs, requests and decisions each; 0 is their headings only."""
+    actions: int
+    spaced: bool = True
+
+
+_ALL, _LEAST = Room(24, 8, 12), Room(0, 0, 0, False)
+_SMALL = (Room(4, 2, 2, False), Room(2, 1, 1, False), Room(0, 1, 1, False))
+_ROOMS = (_ALL, *(Room(3 * rows, rows, rows) for rows in (7, 6, 5, 4, 3, 2)), *_SMALL, _LEAST)
+"""The largest first."""
+
+
+def frame(state: Row, size: tuple[int, int] | None = None, trouble: str = "") -> RenderableType:
+    """``size`` is a terminal's width and height, on which every part is to be seen; None: as long as it gets. ``trouble``: why there is no
+    newer state."""
+    if size is None:
+        return _frame(state, _ALL, trouble)
+    width, height = size
+    paper = Console(width=width, height=height, file=io.StringIO())
+
+    def fits(room: Room) -> bool:
+        return len(paper.render_lines(_frame(state, room, trouble), pad=False)) <= height
+
+    return _frame(state, _ROOMS[bisect_left(_ROOMS[:-1], True, key=fits)], trouble)
+
+
+def _frame(state: Row, room: Room, trouble: str) -> RenderableType:
+    gap = [Text()] if room.spaced else []
     parts: list[RenderableType] = [_head(state, trouble), *_notices(state)]
     for pool in state["pools"]:
-        parts += [Text(), _pool_head(pool), _workers(pool, most.workers)]
-    parts += [Text(), *_flows(state, most.rows), Text(), *_requests(state, most.rows), Text(), *_decisions(state, most.rows)]
-    return Group(*parts, Text(), *_scaling(state, most.actions))
-
-
-class _Most:
-    """How many rows each part may have."""
-
-    def __init__(self, height: int | None, pools: int) -> None:
-        if height is None:
-            self.workers, self.rows, self.actions = 24, 8, 12
-        else:
-            free = max(0, height - 16 - 3 * pools)
-            self.rows = self.actions = max(2, free // 7)
-            self.workers = max(2, (free - 4 * self.rows) // max(1, pools))
+        parts += [*gap, _pool_head(pool), *([_workers(pool, room.workers)] if room.workers else [])]
+    parts += [*gap, *_flows(state, room.rows), *gap, *_requests(state, room.rows), *gap, *_decisions(state, room.rows)]
+    return Group(*parts, *gap, *_scaling(state, room.actions))
 
 
 def _head(state: Row, trouble: str) -> Text:
@@ -113,11 +133,11 @@ def _flows(state: Row, most: int) -> list[RenderableType]:
         width = round(_BAR * flow["transfer_bytes"] / widest) if widest else 0
         bar = Text("▒" * width, "yellow").append(again, "red")
         table.add_row(Text(_plain(flow["prefill"])), Text(_plain(flow["decode"])), str(flow["count"]), _bytes(flow["transfer_bytes"]), bar)
-    return _part("hand-offs", head, table if flows else None)
+    return _part("hand-offs", head, table if flows and most else None)
 
 
 def _requests(state: Row, most: int) -> list[RenderableType]:
-    rows = state["requests"][:most]
+    rows, any_at_all = state["requests"][:most], bool(state["requests"])
     longest = max((row["took_s"] for row in rows), default=0.0)
     table = _table(("request", None), ("where", None), ("time", "right"), ("", None))
     for row in rows:
@@ -129,17 +149,17 @@ def _requests(state: Row, most: int) -> list[RenderableType]:
         where = _where(row["prefill_worker"], row["decode_worker"])
         table.add_row(Text(_short(row["client_request"]), style), Text(where), _seconds(row["took_s"]), bar)
     legend = "  ".join(f"{letter} {name}" for name, letter, _, _ in _PHASES)
-    return _part("requests", legend if rows else "none yet", table if rows else None)
+    return _part("requests", legend if any_at_all else "none yet", table if rows else None)
 
 
 def _decisions(state: Row, most: int) -> list[RenderableType]:
-    rows = state["decisions"][:most]
+    rows, any_at_all = state["decisions"][:most], bool(state["decisions"])
     table = _table(("at", None), ("request", None), ("chosen", None), ("cost", None))
     for row in rows:
         chosen = row["chosen"]
         where = "nobody" if chosen is None else _where(chosen["prefill"], chosen["decode"])
         table.add_row(_clock(row["decided_at"]), Text(_short(row["client_request"])), Text(where), Text(_plain(_why(row))))
-    return _part("decisions", "" if rows else "none yet", table if rows else None)
+    return _part("decisions", "" if any_at_all else "none yet", table if rows else None)
 
 
 def _why(row: Row) -> str:
@@ -172,7 +192,7 @@ def _scaling(state: Row, most: int) -> list[RenderableType]:
     limits = [Text(_plain(f"{pool['role']}: {'; '.join(pool['clamps'])}"), "bright_black") for pool in plan["pools"] if pool["clamps"]]
     notes = [Text(_plain(text), "yellow") for text in ([f"held: {plan['held']}"] if plan["held"] else []) + list(plan["warnings"])]
     done = [Text(_plain(f"{_clock(one['at_s'])}  {'would ' * one['dry_run']}{one['text']}")) for one in scaling["actions"][:most]]
-    nothing = [] if done else [Text("no plan has asked for anything yet", "bright_black")]
+    nothing = [] if scaling["actions"] else [Text("no plan has asked for anything yet", "bright_black")]
     return [*_part("scaling", f"{said}{_clock(plan['at_s'])}; tokens per second", table), *limits, *notes, *done, *nothing]
 
 

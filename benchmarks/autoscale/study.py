@@ -13,7 +13,10 @@ OURS = Setup("baton")
 """The defaults."""
 APART = Setup("baton", (0.9, 300.0, 0.0))
 """Each pool sized as if it had to do all its work itself, and idle workers kept for five minutes."""
-PROPORTIONAL = tuple(Setup("proportional", settings) for settings in ((1.0, 6.0), (2.0, 12.0), (3.0, 18.0), (4.0, 24.0)))
+PROPORTIONAL = tuple(
+    Setup("proportional", settings)
+    for settings in ((1.0, 6.0), (2.0, 12.0), (3.0, 18.0), (4.0, 24.0), (2.0, 8.0), (2.5, 10.0), (2.75, 11.0), (3.0, 14.0))
+)
 DYNAMO = (Setup("dynamo", (180.0, 0.0)), Setup("dynamo", (60.0, 1.0)), Setup("dynamo-throughput", (60.0, 1.0)))
 
 
@@ -48,9 +51,13 @@ def statics(*sizes: tuple[int, int]) -> tuple[Setup, ...]:
 
 
 SCENES = (
-    Scene("day", (*statics((3, 2), (4, 3), (5, 4), (7, 5)), *PROPORTIONAL, *DYNAMO)),
-    Scene("burst", (*statics((3, 1), (3, 2), (4, 3), (5, 4)), *PROPORTIONAL, *DYNAMO), start_ups_s=(155.0, 277.0)),
-    Scene("shift", (*statics((3, 3), (4, 3), (5, 4), (6, 5)), *PROPORTIONAL, *DYNAMO)),
+    Scene("day", (*statics((3, 2), (4, 2), (4, 3), (5, 2), (3, 4), (5, 3), (5, 4), (6, 3), (7, 5)), *PROPORTIONAL, *DYNAMO)),
+    Scene(
+        "burst",
+        (*statics((3, 1), (3, 2), (2, 3), (4, 2), (4, 3), (3, 4), (5, 3), (5, 4), (4, 5)), *PROPORTIONAL, *DYNAMO),
+        start_ups_s=(155.0, 277.0),
+    ),
+    Scene("shift", (*statics((3, 3), (2, 4), (4, 3), (2, 5), (3, 5), (2, 6), (5, 4), (4, 5), (3, 6), (6, 5)), *PROPORTIONAL, *DYNAMO)),
 )
 
 

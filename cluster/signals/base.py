@@ -24,8 +24,8 @@ class SignalSource(ABC):
     """Both sources read the same counters of the same routers, over the same window."""
 
     @abstractmethod
-    async def read(self, now_s: float) -> Signals:
-        """What clients ask and routers hold, as far as it is known; without workers. ``now_s`` is Unix time.
+    async def read(self) -> Signals:
+        """What clients ask and routers hold, as far as it is known; without workers.
 
         Takes a few seconds at the longest. Raises SignalsMissingError. Cancelling it loses nothing.
         """

@@ -6,6 +6,7 @@ Workers are not asked: what scaling wants of them is in their reports, and of a 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from autoscaler.signals import NEWEST_S, Arrived, Signals, spans_s
@@ -27,8 +28,10 @@ _ANSWERS_WITHIN_S = 1.0
 class DirectSource(SignalSource):
     """Remembers what each router has counted within ``window_s``, also of those that have left."""
 
-    def __init__(self, routers: Routers, window_s: float, fetch: Fetch | None = None) -> None:
+    def __init__(self, routers: Routers, window_s: float, fetch: Fetch | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock`` is one that nobody sets."""
         self._routers = routers
+        self._clock = clock
         self._window_s = window_s
         self._http = Http(_ANSWERS_WITHIN_S)
         self._fetch = fetch or (lambda address: self._http.get(f"http://{address}/metrics"))
@@ -37,8 +40,8 @@ class DirectSource(SignalSource):
         self._began_s: float | None = None
         self._looked_s: float | None = None
 
-    async def read(self, now_s: float) -> Signals:
-        routers, looked_s = self._routers(), self._looked_s
+    async def read(self) -> Signals:
+        now_s, routers, looked_s = self._clock(), self._routers(), self._looked_s
         self._looked_s = now_s
         failed = await self._ask(routers, now_s)
         if not routers:

@@ -50,7 +50,7 @@ class PrometheusSource(SignalSource):
         self._window_s = window_s
         self._http = Http(_ANSWERS_WITHIN_S, {"authorization": f"Bearer {token}"} if token else None)
 
-    async def read(self, now_s: float) -> Signals:
+    async def read(self) -> Signals:
         routers = self._routers()
         if not routers:
             raise SignalsMissingError("no router is there, as far as the controller has heard")

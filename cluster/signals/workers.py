@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from autoscaler.signals import Phase, WorkerSignal
 from cluster.lifecycle import WorkerRecord
+from cluster.membership import usefulness
 from cluster.spec import WorkerReport
 from core.ids import WorkerId
 from core.worker import Role, WorkerState
@@ -27,7 +28,7 @@ def worker_signals(
     """As many present workers of each role as are wanted: who is decided on is not decided on again.
 
     Those that are still to be created are starting ones without a process. Those beyond the number are leaving, though nobody has told
-    them yet: outgoing ones, whose replacements are there, first. Of workers that were ``found``, nobody knows how long they took.
+    them yet: those that will be, the least useful first. Of workers that were ``found``, nobody knows how long they took.
     """
     signals: list[WorkerSignal] = []
     alive: dict[Role, list[WorkerRecord]] = defaultdict(list)
@@ -37,7 +38,7 @@ def worker_signals(
         elif record.state is not WorkerState.GONE:
             signals.append(_signal(record, Phase(record.state.value), is_outgoing(record), reports, found, now_s))
     for role, count in wanted.items():
-        here = sorted(alive[role], key=lambda record: (is_outgoing(record), -record.created_at_s, record.worker))
+        here = sorted(alive[role], key=lambda record: usefulness(record, is_outgoing(record)), reverse=True)
         signals += [_signal(record, Phase(record.state.value), is_outgoing(record), reports, found, now_s) for record in here[:count]]
         signals += [_signal(record, Phase.DRAINING, is_outgoing(record), reports, found, now_s) for record in here[count:]]
         signals += [WorkerSignal(asked_for(role, number), role, Phase.STARTING) for number in range(len(here), count)]

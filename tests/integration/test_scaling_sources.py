@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -64,12 +63,12 @@ class World:
     def read(self, source: SignalSource) -> dict[ScalingInput, Reading]:
         """Nothing, where nothing can be said."""
         with contextlib.suppress(SignalsMissingError):
-            return named(self.do(source.read(time.time())))
+            return named(self.do(source.read()))
         return {}
 
     def trouble(self, source: SignalSource) -> str:
         try:
-            self.do(source.read(time.time()))
+            self.do(source.read())
         except SignalsMissingError as error:
             return str(error)
         return ""

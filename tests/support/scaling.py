@@ -83,8 +83,9 @@ class Paper:
         """The time passes, then a plan is made and carried out."""
         self.now_s += seconds
         for name, seen in self.workers.items():
-            if seen.phase is Phase.STARTING and self.now_s - self.asked_s[name] >= START_UP_S:
-                self.workers[name] = worker(name, seen.role)
+            if seen.phase is Phase.STARTING:
+                age_s = self.now_s - self.asked_s[name]
+                self.workers[name] = worker(name, seen.role) if age_s >= START_UP_S else msgspec.structs.replace(seen, age_s=age_s)
         heard = Signals(
             asked,
             PoolSignals(Reading(queue), Reading(0.0), Reading(queue / 4000)),

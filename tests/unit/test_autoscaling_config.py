@@ -86,6 +86,39 @@ def test_limits() -> None:
     assert made.windows == (Window("22:00", "06:00", frozenset({0, 6}), Role.DECODE, None, 2),)
 
 
+@pytest.mark.parametrize(
+    ("schedules", "when"),
+    [
+        ([{"start": "08:00", "end": "18:00", "min": 6}], "mon 08:00"),
+        ([{"start": "08:00", "end": "18:00", "pool": name, "min": 4} for name in ("prefill", "decode")], "mon 08:00"),
+        (
+            [
+                {"start": "20:00", "end": "02:00", "days": ["fri"], "pool": "prefill", "min": 5},
+                {"start": "01:00", "end": "03:00", "days": ["sat"], "pool": "decode", "min": 3},
+            ],
+            "sat 01:00",
+        ),
+    ],
+)
+def test_minima_of_schedules_are_within_the_budget(schedules: list[dict[str, object]], when: str) -> None:
+    """Of all that hold at one time: a pool that takes all GPUs leaves nobody to do the rest of a request."""
+    with pytest.raises(ValidationError, match=f"both pools take .* at the least on {when}, by `schedules`"):
+        config({"gpu_budget": 6, "schedules": schedules})
+    config({"gpu_budget": 6, "schedules": [{**each, "min": 3} for each in schedules]})
+
+
+def test_a_later_schedule_can_make_room() -> None:
+    """The last one that says something says it; a `max` below an earlier `min` lowers that."""
+    both = {"start": "08:00", "end": "18:00"}
+    config({"gpu_budget": 6, "schedules": [{**both, "min": 6}, {**both, "max": 3}]})
+
+
+def test_plans_are_made_often_enough() -> None:
+    """What lies between two of them has to be known to the second."""
+    with pytest.raises(ValidationError, match="`interval_s` is at most half of `stale_s`"):
+        config({"interval_s": 20, "stale_s": 30})
+
+
 def test_every_schedule_that_passes_is_a_window() -> None:
     """From the first to the last minute of a day."""
     edges = [{"start": "00:00", "end": "24:00", "min": 1}, {"start": "23:59", "end": "00:00", "max": 0}]

@@ -45,7 +45,9 @@ TABLE: dict[str, tuple[list[WorkerRecord], int, list[Action]]] = {
     # too many
     "one too many: the oldest goes": ([record("p3"), record("p1"), record("p2")], 2, [Drain(WorkerId("p1"))]),
     "two too many": ([record("p3"), record("p1"), record("p2")], 1, [Drain(WorkerId("p1")), Drain(WorkerId("p2"))]),
-    "none wanted any more": ([record("p1"), record("p2", STARTING)], 0, [Drain(WorkerId("p1")), Drain(WorkerId("p2"))]),
+    "who does not serve yet goes before the oldest": ([record("p1"), record("p2", STARTING)], 1, [Drain(WorkerId("p2"))]),
+    "of those the newest": ([record("p1", STARTING), record("p2"), record("p3", STARTING)], 2, [Drain(WorkerId("p3"))]),
+    "none wanted any more": ([record("p1"), record("p2", STARTING)], 0, [Drain(WorkerId("p2")), Drain(WorkerId("p1"))]),
     "draining is not there": ([record("p1", DRAINING), record("p2")], 2, [Create(P)]),
     "draining is not drained twice": ([record("p1", DRAINING), record("p2")], 1, []),
     # an older configuration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from autoscaler.memory import BatonState
 from autoscaler.plan import Add, Drain, Plan, Relabel, Wake
-from autoscaler.policy import PoolLimits, ScalerLimits, Window
+from autoscaler.policy import Objective, PoolLimits, ScalerLimits, Window
 from autoscaler.scaler import BatonScaler
 from autoscaler.signals import Phase, PoolSignals, Reading, Signals, TrafficSignals
 from core.worker import Role
@@ -286,6 +287,41 @@ def test_what_was_long_ago_is_no_reason_to_shrink() -> None:
     assert not any(cluster.tick(traffic(2.0)).actions for _ in range(6))
 
 
+@pytest.mark.parametrize("gap_s", [61.0, 600.0])
+def test_what_was_before_a_gap_is_no_reason_to_shrink(gap_s: float) -> None:
+    """Likewise where no plan was made for a while: a controller was away, or a clock was set forward."""
+    cluster = paper(scaler(), 20, 20)
+    for _ in range(6):
+        cluster.tick(traffic(2.0))
+    assert not cluster.tick(traffic(2.0), seconds=gap_s).actions
+    assert not any(cluster.tick(traffic(2.0)).actions for _ in range(5))
+    assert any(cluster.tick(traffic(2.0)).actions for _ in range(3))
+
+
+@pytest.mark.parametrize("back_s", [20.0, 3600.0])
+def test_a_clock_that_is_set_back_stops_nothing(back_s: float) -> None:
+    """Workers that nobody wants go after the usual time, not after an hour more; nobody goes sooner for it."""
+    cluster = paper(scaler(), 20, 20)
+    for _ in range(6):
+        cluster.tick(traffic(2.0))
+    cluster.tick(traffic(2.0), seconds=-back_s)
+    acted = [bool(cluster.tick(traffic(2.0)).actions) for _ in range(12)]
+    assert not any(acted[:2])
+    assert any(acted)
+
+
+def test_a_clock_that_is_set_back_a_little_forgets_nothing() -> None:
+    """Over the end of a part of a season, too."""
+    cluster = paper(scaler(season_s=960.0, forecast="seasonal"), 4, 4)
+    for turn in range(200):
+        cluster.tick(traffic(2.0 + turn % 96 / 20))
+    assert isinstance(cluster.state, BatonState)
+    past = cluster.state.prefill.track.series.parts
+    cluster.tick(traffic(2.0), seconds=-1.0)
+    assert past
+    assert cluster.state.prefill.track.series.parts == past
+
+
 def test_cold_workers_are_not_measured_by() -> None:
     """Steps of a worker's first seconds say nothing of its speed: a slow cold one changes no number."""
     slow = worker("cold", Role.DECODE, warm=False, step=msgspec.structs.replace(STEP, decode_base_s=0.5))
@@ -310,6 +346,34 @@ def test_an_unreachable_objective_is_reported_not_chased() -> None:
     plan = first_plan(heard)
     assert any("no number of workers keeps that" in warning for warning in plan.warnings)
     assert wanted(plan, Role.PREFILL) <= 6
+
+
+@pytest.mark.parametrize("tpot_s", [0.006, 0.001])
+def test_an_unreachable_time_per_token_is_not_chased(tpot_s: float) -> None:
+    """A step of one request takes 6.5 ms: there are no workers for requests on their own, and the plan says that the promise is broken."""
+    plan = first_plan(signals(5.0, 2, 2, running=11.0), objective=Objective(2.0, tpot_s))
+    assert any("no number of workers keeps that" in warning for warning in plan.warnings)
+    assert wanted(plan, Role.DECODE) == 1
+
+
+def test_sleepers_make_room_for_the_other_pool() -> None:
+    """Where roles do not change, those of one pool are ended for GPUs that the other one lacks: as many as it takes."""
+    asleep = tuple(worker(f"s{number}", Role.DECODE, Phase.SLEEPING) for number in range(3))
+    plan = first_plan(signals(60.0, 2, 1, others=asleep, prompt=8000.0, output=20.0), limits(most=4, budget=7), relabel=False)
+    assert (added(plan, Role.PREFILL), wanted(plan, Role.DECODE)) == (1, 1)
+    assert [action.worker for action in plan.actions if isinstance(action, Drain)] == ["s0"]
+    assert plan.target(Role.DECODE) == 1
+
+
+@pytest.mark.parametrize("stuck", [{"phase": Phase.STARTING, "age_s": 500.0}, {"outgoing": True}])
+def test_who_cannot_change_is_not_waited_for(stuck: dict[str, Any]) -> None:
+    """Decode has eight too many: none of them will ever compute prompts, so others are started for that."""
+    plan, hopeful = (
+        first_plan(signals(60.0, 2, 1, others=tuple(worker(f"o{n}", Role.DECODE, **each) for n in range(8)), output=20.0))
+        for each in (stuck, dict[str, Any](phase=Phase.STARTING, age_s=50.0))
+    )
+    assert plan.target(Role.PREFILL) == wanted(plan, Role.PREFILL) > 2
+    assert added(hopeful, Role.PREFILL) == 0
 
 
 def test_a_short_budget_is_shared_and_reported() -> None:

@@ -59,10 +59,16 @@ def test_a_batch_has_three_bounds(objective_ms: float, num_seqs: int, blocks: in
         assert does.batch == pytest.approx(expected[bound])
 
 
-def test_one_request_is_always_decoded() -> None:
-    """Where even a single request is slower than promised, a worker takes one at a time, and that it breaks the promise is said."""
-    does = decode_capacity(Engine(STEP, FACTS), SHAPE, Objective(2.0, 0.001))
-    assert (does.batch, does.keeps) == (1.0, False)
+def test_what_no_batch_keeps_is_not_chased() -> None:
+    """Where even a single request is slower than promised, that is said, and steps may take nearly twice as long as its. The least that can
+    be promised is kept, one request a worker."""
+    alone_s = STEP.decode_base_s + STEP.decode_request_s + STEP.decode_context_s * SHAPE.context_tokens
+    hopeless, just = (decode_capacity(Engine(STEP, FACTS), SHAPE, Objective(2.0, alone_s * part)) for part in (0.99, 1.01))
+    assert (just.batch, just.keeps) == (1.0, True)
+    assert hopeless.batch > 10
+    assert 1.5 * alone_s < hopeless.step_s <= 2 * alone_s
+    assert not hopeless.keeps
+    assert hopeless == decode_capacity(Engine(STEP, FACTS), SHAPE, Objective(2.0, alone_s / 100))
 
 
 def test_a_side_without_terms_is_not_known() -> None:
@@ -196,22 +202,23 @@ def test_minima_are_kept_beyond_a_budget() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "have", "least", "swap", "expected"),
+    ("wanted", "have", "least", "able", "expected"),
     [
-        ((5, 5), (3, 3), (1, 1), True, (2, 2)),
-        ((5, 5), (3, 7), (1, 1), True, (0, 0)),
-        ((5, 5), (3, 7), (1, 1), False, (2, 0)),
-        ((8, 3), (3, 6), (1, 1), True, (2, 0)),
-        ((2, 2), (3, 3), (1, 1), True, (0, 0)),
-        ((5, 5), (3, 7), (4, 1), True, (1, 0)),
+        ((5, 5), (3, 3), (1, 1), (3, 3), (2, 2)),
+        ((5, 5), (3, 7), (1, 1), (3, 7), (0, 0)),
+        ((5, 5), (3, 7), (1, 1), (0, 0), (2, 0)),
+        ((5, 5), (3, 7), (1, 1), (3, 6), (1, 0)),
+        ((8, 3), (3, 6), (1, 1), (3, 6), (2, 0)),
+        ((2, 2), (3, 3), (1, 1), (3, 3), (0, 0)),
+        ((5, 5), (3, 7), (4, 1), (3, 7), (1, 0)),
     ],
 )
 def test_one_too_many_there_is_one_too_few_less_here(
-    wanted: tuple[int, int], have: tuple[int, int], least: tuple[int, int], swap: bool, expected: tuple[int, int]
+    wanted: tuple[int, int], have: tuple[int, int], least: tuple[int, int], able: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    """Where roles can change, only what both pools lack together is started; and what a minimum lacks."""
-    as_dicts = [dict(zip(Role, pair, strict=True)) for pair in (wanted, have, least, expected)]
-    assert missing(as_dicts[0], as_dicts[1], as_dicts[2], swap) == as_dicts[3]
+    """Only what nobody there can change its role for is started; and what a minimum lacks."""
+    as_dicts = [dict(zip(Role, pair, strict=True)) for pair in (wanted, have, least, able, expected)]
+    assert missing(*as_dicts[:4]) == as_dicts[4]
 
 
 def test_spare_keeps_the_sum() -> None:
@@ -219,6 +226,13 @@ def test_spare_keeps_the_sum() -> None:
     have = {Role.PREFILL: 8, Role.DECODE: 4}
     assert spare(have, {Role.PREFILL: 3, Role.DECODE: 3}, keep=9) == {Role.PREFILL: 3, Role.DECODE: 0}
     assert spare(have, {Role.PREFILL: 3, Role.DECODE: 3}, keep=6) == {Role.PREFILL: 5, Role.DECODE: 1}
+
+
+def test_few_gpus_go_to_both() -> None:
+    """Each to the pool that lacks most: none gets all of them while the other has nobody."""
+    growth = grow({Role.PREFILL: 6, Role.DECODE: 8}, [], dict.fromkeys(Role, 1.0), 6.0, swap=True)
+    assert {add.role: add.count for add in growth.adds} == {Role.PREFILL: 2, Role.DECODE: 4}
+    assert growth.no_room == {Role.PREFILL: 4, Role.DECODE: 4}
 
 
 def test_gpus_end() -> None:

@@ -16,6 +16,7 @@ from autoscaler.memory import BatonState
 from autoscaler.plan import Add, Drain, Plan, PoolReport, Relabel, Wake
 from autoscaler.scaler import BatonScaler
 from autoscaler.signals import Arrived, Phase, PoolSignals, Reading, Signals, TrafficSignals, WorkerSignal
+from cluster import membership
 from cluster.lifecycle import WorkerRecord
 from cluster.scaling import Scaling
 from cluster.scaling_actions import KEPT_ACTIONS, Asked
@@ -73,6 +74,16 @@ def test_who_is_of_an_older_configuration_is_told() -> None:
     }
 
 
+def test_who_is_too_many_is_told_as_who_will_go() -> None:
+    """The scaler hears the same as reconciling does: whoever does not serve yet, then the oldest."""
+    here = [record("old", D), record("new", D, created_s=1.0), record("coming", D, WorkerState.STARTING, created_s=2.0)]
+    for count, staying in ((2, {"old", "new"}), (1, {"new"})):
+        seen = told(here, {P: 0, D: count})
+        assert {name for name, signal in seen.items() if signal.phase is not Phase.DRAINING} == staying
+        leaving = [membership.Drain(WorkerId(name)) for name in ("coming", "old") if name not in staying]
+        assert membership.reconcile(here, {P: 0, D: count}, {P: "today", D: "today"}, 3.0) == leaving
+
+
 @pytest.mark.parametrize("state", WorkerState)
 def test_phases(state: WorkerState) -> None:
     """Each state is a phase; those that are gone are left out."""
@@ -112,7 +123,7 @@ class Source(SignalSource):
         self.says: Signals | Exception = Signals(TrafficSignals(Reading(3.0, 0.5)))
         self.closed = False
 
-    async def read(self, now_s: float) -> Signals:
+    async def read(self) -> Signals:
         if isinstance(self.says, Exception):
             raise self.says
         return self.says

@@ -30,7 +30,7 @@ class Wire:
         self.routers = {A: CountingRouter(), B: CountingRouter()}
         self.away: set[RouterId] = set()
         self.present = {A: "a", B: "b"}
-        self.source = DirectSource(lambda: self.present, 60.0, self.fetch)
+        self.source = DirectSource(lambda: self.present, 60.0, self.fetch, lambda: self.now_s)
         self.now_s = 1000.0
 
     async def fetch(self, address: str) -> str:
@@ -45,7 +45,7 @@ class Wire:
             self.now_s += 1.0
             for router in self.present.keys() - self.away:
                 self.routers[router].serve(**served)
-            found = await self.source.read(self.now_s)
+            found = await self.source.read()
         return {name: reading.value for name, reading in named(found).items()}
 
 
@@ -190,14 +190,14 @@ async def test_a_burst_is_in_the_newest_first(wire: Wire) -> None:
 async def test_the_latest_is_what_came_since_looks_that_were_made(wire: Wire) -> None:
     """Of all routers, with tokens also of those that were refused before anybody counted theirs; of half a second, who looks every second
     knows nothing, nor does anybody without a past."""
-    assert not (await wire.source.read(wire.now_s)).traffic.latest
+    assert not (await wire.source.read()).traffic.latest
     await wire.look(20, requests=1, prompt_tokens=100)
     await wire.look(1, requests=5, prompt_tokens=400)
     wire.now_s += 1.0
     wire.routers[A].serve(4, prompt_tokens=400)
     for _ in range(4):
         wire.routers[A].tally.refused(Why.QUEUE_FULL, ORDINARY)
-    found = (await wire.source.read(wire.now_s)).traffic.latest
+    found = (await wire.source.read()).traffic.latest
     assert [(each.over_s, each.requests) for each in found] == [(1.0, 8.0), (2.0, 18.0), (4.0, 22.0)]
     assert [each.prompt_tokens for each in found[:2]] == pytest.approx([8 * 400.0, 18 * 400.0])
 
@@ -246,7 +246,8 @@ async def test_one_that_does_not_answer_is_taken_at_its_word(wire: Wire) -> None
     wire.away = {A}
     found = await wire.look(4, requests=1)
     assert found[ScalingInput.COMPUTING] == 5.0
-    assert {reading.age_s for reading in named(await wire.source.read(wire.now_s + 0.5)).values()} == {4.5}
+    wire.now_s += 0.5
+    assert {reading.age_s for reading in named(await wire.source.read()).values()} == {4.5}
 
 
 async def test_one_that_is_silent_for_long_is_told_by_its_age(wire: Wire) -> None:
@@ -254,7 +255,7 @@ async def test_one_that_is_silent_for_long_is_told_by_its_age(wire: Wire) -> Non
     await wire.look(20, requests=1)
     wire.away = {A}
     await wire.look(200, requests=1)
-    assert {reading.age_s for reading in named(await wire.source.read(wire.now_s)).values()} == {200.0}
+    assert {reading.age_s for reading in named(await wire.source.read()).values()} == {200.0}
 
 
 async def test_who_was_never_heard_is_named(wire: Wire) -> None:

@@ -80,7 +80,7 @@ def state(router: str = "router-a", **changes: Any) -> dict[str, Any]:
 
 def drawn(told: dict[str, Any], width: int = 80, height: int | None = None, trouble: str = "") -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
-    console.print(frame(told, height, trouble))
+    console.print(frame(told, None if height is None else (width, height), trouble))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
 
@@ -143,6 +143,27 @@ def test_what_the_autoscaler_did() -> None:
     assert 2 <= drawn(told, height=40).count(" to decode") < 12
 
 
+@pytest.mark.parametrize("height", [18, 24, 30, 40, 50, 60, 100])
+def test_every_part_is_on_the_terminal(height: int) -> None:
+    """Twelve workers, much going on and a scaler that says much: fewer rows of each, not parts that are cut off."""
+    plan: dict[str, Any] = {**PLAN, "warnings": ["what may be started keeps up with 90% of the demand that is expected"]}
+    plan["pools"] = [{**plan["pools"][0], "role": role} for role in ("prefill", "decode")]
+    actions = [{"at_s": 1000.0 - n, "text": f"add {n} to decode", "dry_run": False} for n in range(12)]
+    told = state(
+        pools=[pool(role, *({**WORKER, "worker": f"{role}-{n}"} for n in range(6)), wanted=6) for role in ("prefill", "decode")],
+        flows=[{**FLOW, "prefill": f"prefill-{n}"} for n in range(12)],
+        requests=[{**REQUEST, "client_request": f"cmpl-{n}"} for n in range(24)],
+        decisions=[{**DECISION, "client_request": f"cmpl-{n}"} for n in range(12)],
+        scaling={**OFF, "enabled": True, "plan": plan, "actions": actions},
+    )
+    lines = drawn(told, 80, height).splitlines()
+    assert len(lines) <= height
+    assert [line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in PARTS] == list(PARTS)
+    assert "none yet" not in " ".join(lines)
+    assert len(lines) > 0.6 * min(height, 60)
+
+
+PARTS = ("hand-offs", "requests", "decisions", "scaling")
 LONG = "x" * 200
 FULL = state(
     model=LONG,
