@@ -127,12 +127,14 @@ class Controller:
         return scrape_targets(self._app, self._metrics_address, self._routers.present(time.monotonic()), workers, of_ray)
 
     async def scaling(self, last: int = 1) -> dict[str, Any]:
-        """The newest plans of the autoscaler and what plans have asked for last, the newest first, as plain data."""
+        """As plain data: the newest plans of the autoscaler and what plans have asked for last, the newest first, and how the last minutes
+        went."""
         plans = [] if self._scaling is None else [turn.as_dict() for turn in self._scaling.newest(last)]
-        actions = [] if self._scaling is None else [msgspec.to_builtins(asked) for asked in self._scaling.actions.newest()]
+        actions = [] if self._scaling is None else msgspec.to_builtins(self._scaling.actions.newest())
+        course = [] if self._scaling is None else msgspec.to_builtins(self._scaling.course.points)
         config = self._config.autoscaling.model_dump(mode="json", exclude={"prometheus", "prometheus_token_env"})
         told = {"app": self._app, "enabled": self._scaling is not None, "wanted": self._wanted.as_dict(), "config": config}
-        return {**told, "plans": plans, "actions": actions}
+        return {**told, "plans": plans, "actions": actions, "course": course}
 
     def _readings(self) -> Sequence[Reading]:
         of_scaling = () if self._scaling is None else self._scaling.tally.readings()

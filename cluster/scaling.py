@@ -22,6 +22,7 @@ from autoscaler.plan import Action, Add, Drain, Plan, Relabel, Wake
 from autoscaler.signals import PoolSignals, Signals, WorkerSignal, present
 from cluster.budget_claims import BudgetClaims
 from cluster.scaling_actions import RecentActions
+from cluster.scaling_course import Course
 from cluster.scaling_memory import ScalingMemory
 from cluster.scaling_tally import ScalingTally
 from cluster.signals.base import SignalsMissingError, SignalSource, just_come, named
@@ -93,6 +94,7 @@ class Scaling:
     ) -> None:
         self.tally = ScalingTally()
         self.actions = RecentActions()
+        self.course = Course()
         self._scaler = scaler
         self._source = source
         self._routers = routers
@@ -145,8 +147,8 @@ class Scaling:
         plan = msgspec.structs.replace(plan, held=trouble or plan.held, dry_run=self._dry_run)
         self._state = state
         self._turns.append(Turn(plan, msgspec.structs.replace(signals, workers=()), took_s))  # of a thousand workers 27 MB otherwise
-        self.tally.planned(signals, plan, took_s)
-        self.actions.planned(plan)
+        self.tally.planned(signals, plan, took_s, self.actions.planned(plan))
+        self.course.planned(plan)
         self._tell(plan)
         if not plan.dry_run:
             await self._carry_out(plan)

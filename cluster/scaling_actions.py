@@ -28,12 +28,12 @@ class RecentActions:
         self._asked: deque[Asked] = deque(maxlen=KEPT_ACTIONS)
         self._recommended: tuple[Action, ...] = ()
 
-    def planned(self, plan: Plan) -> None:
-        """The next one."""
-        self._asked += [
-            Asked(plan.at_s, said(action), plan.dry_run) for action in plan.actions if not (plan.dry_run and action in self._recommended)
-        ]
+    def planned(self, plan: Plan) -> list[Action]:
+        """The next one; what of it is new."""
+        new = [action for action in plan.actions if not (plan.dry_run and action in self._recommended)]
+        self._asked += [Asked(plan.at_s, said(action), plan.dry_run) for action in new]
         self._recommended = plan.actions if plan.dry_run else ()
+        return new
 
     def newest(self) -> list[Asked]:
         """The newest first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 from autoscaler.plan import Action, Add, Drain, Plan, PoolReport, Relabel, Wake
@@ -24,11 +24,11 @@ class ScalingTally:
         self._plan_s = Spreads(m.PLAN)
         self._newest: tuple[Signals, Plan] | None = None
 
-    def planned(self, signals: Signals, plan: Plan, seconds: float) -> None:
-        """A plan was made from these."""
+    def planned(self, signals: Signals, plan: Plan, seconds: float, actions: Iterable[Action]) -> None:
+        """A plan was made from these; ``actions`` are those of it that are new."""
         self._newest = (signals, plan)
         self._plan_s.observe(seconds)
-        for action in plan.actions:
+        for action in actions:
             self._actions.add(kind_of(action), action.role, by=action.count if isinstance(action, Add) else 1)
 
     def failed(self) -> None:

@@ -67,7 +67,7 @@ WARNINGS = gauge(
 ACTIONS = counter(
     "baton_scaling_actions_total",
     ("kind", "role"),
-    f"Workers that plans did something with; in a dry run, would have. `kind`: {values(ScalingAction)}",
+    f"Workers that plans did something with; in a dry run, would have, told once each. `kind`: {values(ScalingAction)}",
     "`relabel` to and fro: raise `autoscaling.relabel_rest_s`; `add` and `drain` in turns: set `shrink_after_s`, higher",
 )
 FAILED_ACTIONS = counter(

@@ -14,7 +14,6 @@ from starlette.responses import RedirectResponse, Response
 from core.ids import RouterId
 from router.console.files import FILES, HEADERS, PAGE, WITH_SLASH
 from router.console.heard import Heard
-from router.console.scaling import MOST_PLANS
 from router.console.state import console_state
 from router.dispatcher import Dispatcher
 
@@ -44,7 +43,7 @@ class Console:
         self._models = models
         self._dispatcher = dispatcher
         self._status = Heard(status, _CONTROLLER_FRESH_S, time.monotonic)
-        self._scaling = Heard(lambda: scaling(MOST_PLANS), _SCALING_FRESH_S, time.monotonic)
+        self._scaling = Heard(lambda: scaling(1), _SCALING_FRESH_S, time.monotonic)
         self._made_s = -_FRESH_S
         self._state = b""
 

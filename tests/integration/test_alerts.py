@@ -53,6 +53,8 @@ WELL: Mapping[str, str] = {
     f'baton_scaling_needed_workers{{{OF},role="decode"}}': "2x60",
     f'baton_scaling_target_workers{{{OF},role="prefill"}}': "1x60",
     f'baton_scaling_target_workers{{{OF},role="decode"}}': "2x60",
+    f'baton_scaling_clamped{{{OF},role="prefill"}}': "0x60",
+    f'baton_scaling_clamped{{{OF},role="decode"}}': "0x60",
     f"baton_scaling_failed_rounds_total{{{OF}}}": "0x60",
     f'baton_scaling_failed_actions_total{{{OF},kind="relabel"}}': "0x20 1x40",
 }
@@ -87,11 +89,20 @@ FAULTS: Mapping[str, tuple[dict[str, str], set[str]]] = {
     "decisions are slow": ({"decision.*0.0025": "0+50x60"}, {"BatonDecisionsSlow"}),
     "nobody tells the scaler": ({"scaling_held": "1x60"}, {"BatonScalingHeld"}),
     "limits hold it back": (
-        {"scaling_needed.*decode": "5x60", "baton_refusals.*waited": "0+30x60"},
+        {"scaling_needed.*decode": "5x60", "scaling_clamped.*decode": "1x60", "baton_refusals.*waited": "0+30x60"},
+        {"BatonScalingAtLimit"},
+    ),
+    "limits hold one pool back, and the other has too many": (
+        {
+            "scaling_needed.*decode": "3x60",
+            "scaling_clamped.*decode": "1x60",
+            "scaling_target.*prefill": "8x60",
+            "baton_refusals.*waited": "0+30x60",
+        },
         {"BatonScalingAtLimit"},
     ),
     "limits hold it back, and nobody is refused": (
-        {"scaling_needed.*decode": "5x60", "(refusals.*waited|outcome=.refused)": "0x60"},
+        {"scaling_needed.*decode": "5x60", "scaling_clamped.*decode": "1x60", "(refusals.*waited|outcome=.refused)": "0x60"},
         set(),
     ),
     "roles are being swapped": (

@@ -17,6 +17,7 @@ import uvicorn
 from autoscaler.plan import Plan
 from autoscaler.scaler import BatonScaler
 from cluster.scaling_actions import RecentActions
+from cluster.scaling_course import Course
 from core.ids import RouterId
 from core.worker import Role
 from engine.sim_timing import PolynomialTime
@@ -58,11 +59,13 @@ class Controller:
     async def scaling(self, last: int) -> dict[str, Any]:
         if self.plans is None:
             raise TimeoutError
-        asked = RecentActions()
+        asked, course = RecentActions(), Course()
         for plan in self.plans:
             asked.planned(plan)
+            course.planned(plan)
         plans = [msgspec.to_builtins(plan) for plan in reversed(self.plans[-last:])]
-        return {"enabled": bool(self.plans), "plans": plans, "actions": msgspec.to_builtins(asked.newest())}
+        told = {"plans": plans, "actions": msgspec.to_builtins(asked.newest()), "course": msgspec.to_builtins(course.points)}
+        return {"enabled": bool(self.plans), **told}
 
 
 @contextlib.asynccontextmanager

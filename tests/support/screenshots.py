@@ -15,6 +15,7 @@ from autoscaler.plan import Plan
 from autoscaler.policy import PoolLimits, ScalerLimits
 from autoscaler.scaler import BatonScaler
 from cluster.scaling_actions import RecentActions
+from cluster.scaling_course import Course
 from tests.support.chromium import chromium, watched_page
 from tests.support.console_stage import clients, console_server
 from tests.support.router_server import RouterServer
@@ -40,7 +41,7 @@ class Planner:
     def __init__(self) -> None:
         limits = ScalerLimits(PoolLimits(1, PREFILL), PoolLimits(DECODE, DECODE))
         self._fleet = paper(BatonScaler(limits, policy()), 1, DECODE)
-        self._asked = RecentActions()
+        self._asked, self._course = RecentActions(), Course()
         self._fleet.now_s = time.time() - PLANS * PLAN_EVERY_S
         for _ in range(PLANS):
             self._plan()
@@ -50,6 +51,7 @@ class Planner:
         requests_per_s = 9 + 9 / (1 + math.exp((25 - done) / 6)) + math.sin(done / 5)
         plan = self._fleet.tick(traffic(requests_per_s, 4000.0), PLAN_EVERY_S)
         self._asked.planned(plan)
+        self._course.planned(plan)
         return plan
 
     async def told(self, last: int) -> dict[str, Any]:
@@ -57,7 +59,8 @@ class Planner:
         while self._fleet.now_s + PLAN_EVERY_S <= time.time():
             self._plan()
         plans = [msgspec.to_builtins(plan) for plan in reversed(self._fleet.plans[-last:])]
-        return {"enabled": True, "plans": plans, "actions": msgspec.to_builtins(self._asked.newest())}
+        told = {"actions": msgspec.to_builtins(self._asked.newest()), "course": msgspec.to_builtins(self._course.points)}
+        return {"enabled": True, "plans": plans, **told}
 
 
 async def take() -> None:

@@ -24,7 +24,7 @@ from router.console.heard import Answer, Heard
 from router.console.pools import MOST_WORKERS, UNREACHABLE, pools
 from router.console.requests import MOST_CANDIDATES, MOST_REJECTED, decision_row, request_row
 from router.console.routes import Console, console_routes
-from router.console.scaling import MOST_PLANS, scaling_row
+from router.console.scaling import scaling_row
 from router.console.state import MOST_DECISIONS, MOST_PAIRS, MOST_REQUESTS, console_state
 from router.gate import Gate
 from router.handovers import WINDOW_S, Handovers
@@ -211,20 +211,12 @@ def _plan(at_s: float) -> dict[str, Any]:
     return {"at_s": at_s, "scaler": "baton", "pools": [pool], "actions": [], "held": "", "warnings": [], "dry_run": False, "text": "..."}
 
 
-def test_plans_become_lines() -> None:
-    """Given the newest first, drawn the oldest first; capacity is what the ready workers do together, unknown where that is."""
-    row = scaling_row({"enabled": True, "plans": [_plan(at_s) for at_s in range(300, 0, -1)]})
+def test_of_plans_the_newest_is_shown_and_the_course_of_all() -> None:
+    """Nothing where nobody has answered."""
+    row = scaling_row({"enabled": True, "plans": [_plan(2.0), _plan(1.0)], "course": [{"at": 1.0}]})
     assert row.plan is not None
-    assert (row.plan["at_s"], len(row.history)) == (300, MOST_PLANS)
-    assert (row.history[-1].at, row.history[-1].capacity, row.history[-1].forecast) == (300, 8.0, None)
-    assert row.history[0].at < row.history[-1].at
+    assert (row.plan["at_s"], row.history) == (2.0, [{"at": 1.0}])
     assert scaling_row({}) == scaling_row({"enabled": False, "plans": []})
-
-
-def test_a_forecast_belongs_to_the_time_it_is_for() -> None:
-    """It is drawn there, where the demand of that time comes to lie beside it."""
-    [point] = scaling_row({"enabled": True, "plans": [_plan(1000.0)]}).history
-    assert (point.at, point.forecast_at) == (1000.0, 1060.0)
 
 
 def test_what_was_done_is_shown_however_many_plans_ago() -> None:
