@@ -77,8 +77,8 @@ class AutoscalingConfig(Section):
     """Plans are made, told and counted, and not carried out."""
     scaler: Literal["baton", "dynamo"] = "baton"
     """Who decides: Baton's own, or the published rule of NVIDIA Dynamo's planner, for comparison, which knows neither schedules nor 0."""
-    interval_s: float = Field(default=2.0, ge=0.1)
-    """Between two plans."""
+    interval_s: float = Field(default=0.5, ge=0.1)
+    """Between two plans: a burst changes roles no sooner."""
     prometheus: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
     """URL of the Prometheus that scrapes this application, e.g. ``http://127.0.0.1:9090``. Unset: the controller asks
     the routers itself."""

@@ -73,8 +73,8 @@ class Load:
     expected: Sequence[list[int]]
     answered: list[str] = field(default_factory=list)
 
-    async def run_until(self, check: Callable[[], object], limit_s: float, what: str) -> None:
-        """Keeps asking until ``check`` is true. Raises at the first error, and at the first token that is another."""
+    async def run(self, wait: Callable[[], None]) -> None:
+        """Keeps asking until ``wait`` returns. Raises at the first error, and at the first token that is another."""
         enough, numbers = asyncio.Event(), itertools.count()
 
         async def ask() -> None:
@@ -88,7 +88,7 @@ class Load:
             for _ in range(AT_ONCE):
                 group.create_task(ask())
             try:
-                await asyncio.to_thread(wait_until, check, limit_s, what)
+                await asyncio.to_thread(wait)
             finally:
                 enough.set()
 
@@ -101,6 +101,15 @@ def ready(baton: BatonServer) -> Mapping[str, dict[str, Any]]:
 def counts(baton: BatonServer) -> Counter[str]:
     """Ready workers by role."""
     return Counter(worker["role"] for worker in ready(baton).values())
+
+
+def until(baton: BatonServer, wanted: dict[str, int], limit_s: float) -> None:
+    """Waits for so many ready workers of each role; fails with the newest plan."""
+    try:
+        wait_until(lambda: counts(baton) == wanted, limit_s, f"ready: {wanted}")
+    except AssertionError as error:
+        [plan] = httpx.get(f"{baton.url}/v1/baton/scaling", timeout=30.0).json()["plans"]
+        raise AssertionError(f"{error}; the newest plan: {plan['text']}; done: {done(baton)}") from None
 
 
 def done(baton: BatonServer) -> list[tuple[str, str]]:
@@ -123,12 +132,12 @@ async def test_a_worker_comes_changes_pools_twice_and_goes(baton: BatonServer, t
             return Load(client, kind, expected[kind.tokens])
 
         grows, shifts, returns = load(ANSWERS), load(PROMPTS), load(ANSWERS)
-        await grows.run_until(lambda: counts(baton) == {"prefill": 1, "decode": 2}, START_LIMIT_S, "a second decode worker")
+        await grows.run(lambda: until(baton, {"prefill": 1, "decode": 2}, START_LIMIT_S))
         three = ready(baton)
-        await shifts.run_until(lambda: counts(baton) == {"prefill": 2, "decode": 1}, 60.0, "a second prefill worker")
+        await shifts.run(lambda: until(baton, {"prefill": 2, "decode": 1}, 60.0))
         shifted = ready(baton)
-        await returns.run_until(lambda: counts(baton) == {"prefill": 1, "decode": 2}, 60.0, "the decode worker again")
-    await asyncio.to_thread(wait_until, lambda: counts(baton) == {"prefill": 1, "decode": 1}, 60.0, "one goes")
+        await returns.run(lambda: until(baton, {"prefill": 1, "decode": 2}, 60.0))
+    await asyncio.to_thread(until, baton, {"prefill": 1, "decode": 1}, 60.0)
     what = [each for each in done(baton) if each[0] != "Drain"]
     assert what[:3] == [("Add", "decode"), ("Relabel", "prefill"), ("Relabel", "decode")]
     assert {kind for kind, _ in what[3:]} <= {"Relabel"}  # ten seconds of two kinds of load may call for another
