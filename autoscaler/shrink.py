@@ -47,9 +47,9 @@ def not_wanted(
 def drains(workers: Sequence[WorkerSignal], role: Role, count: int, beds: int) -> list[Drain]:
     """Those that go: first who has not even started, the newest before the others; then who has the least to finish.
 
-    Of the ready ones, as many as there are ``beds`` are put to sleep.
+    Of the ready ones whose engines can, as many as there are ``beds`` are put to sleep.
     """
     starting = sorted((w for w in workers if w.phase is Phase.STARTING), key=lambda w: (w.age_s, w.worker))
     chosen = [*starting, *least_missed([w for w in workers if w.phase is Phase.READY])][:count]
-    sleepers = [worker for worker in chosen if worker.phase is Phase.READY][:beds]
+    sleepers = [worker for worker in chosen if worker.phase is Phase.READY and worker.facts is not None and worker.facts.can_sleep][:beds]
     return [Drain(worker.worker, role, worker in sleepers) for worker in chosen]

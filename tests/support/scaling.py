@@ -15,7 +15,9 @@ from core.ids import WorkerId
 from core.step_model import StepModel
 from core.worker import EngineFacts, Role
 
-FACTS = EngineFacts(block_size_tokens=128, num_blocks=3200, max_model_len=131_072, max_num_seqs=256, max_num_batched_tokens=2048)
+FACTS = EngineFacts(
+    block_size_tokens=128, num_blocks=3200, max_model_len=131_072, max_num_seqs=256, max_num_batched_tokens=2048, can_sleep=True
+)
 STEP = StepModel(0.004, 1.9e-5, 4.8e-10, 0.0063, 1.2e-5, 4.1e-8)
 """Llama-3.1-8B on an H100, about."""
 OBJECTIVE = Objective(2.0, 0.025)

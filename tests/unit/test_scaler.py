@@ -16,7 +16,7 @@ from autoscaler.policy import Objective, PoolLimits, ScalerLimits, Window
 from autoscaler.scaler import BatonScaler
 from autoscaler.signals import Phase, PoolSignals, Reading, Signals, TrafficSignals
 from core.worker import Role
-from tests.support.scaling import START_UP_S, STEP, Paper, limits, paper, policy, signals, traffic, worker
+from tests.support.scaling import FACTS, START_UP_S, STEP, Paper, limits, paper, policy, signals, traffic, worker
 
 IDLE = TrafficSignals(Reading(0.0))
 
@@ -181,14 +181,17 @@ def test_what_has_not_started_goes_first() -> None:
     assert [action.worker for action in plan.actions if isinstance(action, Drain)] == ["n0", "n1"]
 
 
-def test_some_are_put_to_sleep() -> None:
-    """With ``keep_asleep``, so many of those that go are to sleep, the others to end."""
+@pytest.mark.parametrize("can_sleep", [True, False])
+def test_some_are_put_to_sleep(can_sleep: bool) -> None:
+    """With ``keep_asleep``, so many of those that go are to sleep, the others to end; where engines cannot, all are."""
     cluster = paper(scaler(keep_asleep=1), 6, 6)
+    facts = msgspec.structs.replace(FACTS, can_sleep=can_sleep)
+    cluster.workers = {name: msgspec.structs.replace(seen, facts=facts) for name, seen in cluster.workers.items()}
     for _ in range(60):
         cluster.tick(traffic(2.0))
     gone = [action for plan in cluster.plans for action in plan.actions if isinstance(action, Drain)]
     assert len(gone) > 2
-    assert sum(action.then_sleep for action in gone) == 1
+    assert sum(action.then_sleep for action in gone) == int(can_sleep)
 
 
 def test_to_zero_and_back() -> None:
