@@ -132,7 +132,7 @@ class AutoscalingConfig(Section):
 
     @model_validator(mode="after")
     def _looks_often_enough(self) -> AutoscalingConfig:
-        if self.interval_s > self.stale_s / 2:
+        if self.enabled and self.interval_s > self.stale_s / 2:
             raise ValueError(
                 f"`interval_s` is at most half of `stale_s`, or plans would know nothing of what was between them; they are "
                 f"{self.interval_s:g} and {self.stale_s:g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 
 from benchmarks.autoscale.curves import Curves, Point
 from benchmarks.autoscale.fleet import BUDGET, KV_TOKENS, MODEL, OBJECTIVE, Setup
@@ -62,6 +63,8 @@ def _summary(told: Sequence[Told]) -> str:
             _verdict_row(f"{each.scene.name}, seed {seed}", f"{usual_s:g} s", Curves(OURS, found)) for seed, found in each.again.items()
         ]
         rows += [_verdict_row(each.scene.name, f"{took_s:g} s", Curves(OURS, found)) for took_s, found in each.start_ups.items()]
+    if len(told) > 1:
+        rows.append(_verdict_row("all, one setting for each", f"{Pace().start_up_s:g} s", Curves(OURS, _together(told))))
     head = (
         "| scene | start-up | baton keeps | with worker-hours | cheapest rival that keeps as many | fewer worker-hours "
         "| best rival with as many worker-hours | points more | target |\n|---|---|---|---|---|---|---|---|---|"
@@ -70,11 +73,31 @@ def _summary(told: Sequence[Told]) -> str:
         [
             "## In short\n",
             "The target is ten points more promises kept at equal worker-hours, or a fifth fewer worker-hours at equal promises. With",
-            "another seed, rivals have the settings that decided the first; with another start-up time, they are static or proportional.\n",
+            "another seed, rivals have the settings that decided the first; with another start-up time, they are static or",
+            "proportional. In most rows a rival has the settings that suit that traffic best, as if it had been known. In the last",
+            "one every rival keeps one setting through all scenes, as Baton does everywhere: worker-hours are their sum, promises",
+            "kept their mean.\n",
             head,
             *rows,
         ]
     )
+
+
+def _together(told: Sequence[Told]) -> dict[Setup, Found]:
+    """Of the settings that were tried in every scene, with the first seed."""
+    common = set.intersection(*(set(each.first) for each in told))
+    found = {setup: [each.first[setup] for each in told] for setup in common}
+    return {
+        setup: Found(
+            mean(each.attained for each in scenes),
+            mean(each.refused for each in scenes),
+            sum(each.worker_hours for each in scenes),
+            {},
+            [],
+            [],
+        )
+        for setup, scenes in sorted(found.items())
+    }
 
 
 def _verdict_row(name: str, start_up: str, curves: Curves) -> str:

@@ -50,14 +50,15 @@ def statics(*sizes: tuple[int, int]) -> tuple[Setup, ...]:
     return tuple(Setup("static", (), prefill, decode) for prefill, decode in sizes)
 
 
+EVERYWHERE = statics((4, 3), (5, 4), (4, 5), (6, 5))
 SCENES = (
-    Scene("day", (*statics((3, 2), (4, 2), (4, 3), (5, 2), (3, 4), (5, 3), (5, 4), (6, 3), (7, 5)), *PROPORTIONAL, *DYNAMO)),
+    Scene("day", (*EVERYWHERE, *statics((3, 2), (4, 2), (5, 2), (3, 4), (5, 3), (6, 3), (7, 5)), *PROPORTIONAL, *DYNAMO)),
     Scene(
         "burst",
-        (*statics((3, 1), (3, 2), (2, 3), (4, 2), (4, 3), (3, 4), (5, 3), (5, 4), (4, 5)), *PROPORTIONAL, *DYNAMO),
+        (*EVERYWHERE, *statics((3, 1), (3, 2), (2, 3), (4, 2), (3, 4), (5, 3)), *PROPORTIONAL, *DYNAMO),
         start_ups_s=(155.0, 277.0),
     ),
-    Scene("shift", (*statics((3, 3), (2, 4), (4, 3), (2, 5), (3, 5), (2, 6), (5, 4), (4, 5), (3, 6), (6, 5)), *PROPORTIONAL, *DYNAMO)),
+    Scene("shift", (*EVERYWHERE, *statics((3, 3), (2, 4), (2, 5), (3, 5), (2, 6), (3, 6)), *PROPORTIONAL, *DYNAMO)),
 )
 
 
